@@ -1,0 +1,85 @@
+package domain
+
+import "fmt"
+
+// maxQuantity bounds a meter at settlement: Usage.Meters lets a count be MaxTokens, and Fold may
+// add all of them into one. Times maxUnitPrice it stays far within an amount's range.
+const maxQuantity = int64(MeterCount) * MaxTokens
+
+// Line explains one part of a charge or a bound: quantity x unit_price = amount, exactly.
+type Line struct {
+	Meter     Meter  `json:"meter"`
+	Quantity  int64  `json:"quantity"`
+	UnitPrice Amount `json:"unit_price"`
+	Amount    Amount `json:"amount"`
+}
+
+func newLine(m Meter, quantity int64, unit Amount) Line {
+	return Line{m, quantity, unit, unit.Times(quantity)}
+}
+
+// Charge is what a request costs: Amount is the exact sum of its lines, one per meter in use, in
+// the meters' order.
+type Charge struct {
+	Lines        []Line
+	Amount       Amount
+	PriceVersion string
+}
+
+// Charge prices a usage. serviceTier is the one in the provider's response; one that the version
+// has no price for ("", default, auto, scale, and any unknown) is charged the base rates. A meter
+// in use without a price is ErrPriceMissing; a negative or absurd count is ErrUsage.
+func (v *PriceVersion) Charge(m Meters, serviceTier string) (Charge, error) {
+	if v.levels == nil {
+		return Charge{}, fmt.Errorf("%w: %s", ErrUnbuilt, v.Model)
+	}
+	levels, ok := v.service[serviceTier]
+	if !ok {
+		levels = v.levels
+	}
+	for i, n := range m {
+		if n < 0 || n > maxQuantity {
+			return Charge{}, fmt.Errorf("%w: %d of %s", ErrUsage, n, Meter(i))
+		}
+	}
+	c := Charge{Lines: make([]Line, 0, 4), PriceVersion: v.ID}
+	rates := &levels[v.crossed(m.InputTokens())]
+	for i, n := range m {
+		if n == 0 {
+			continue
+		}
+		if !rates.priced[i] {
+			return Charge{}, v.missing(Meter(i))
+		}
+		line := newLine(Meter(i), n, rates.unit[i])
+		c.Lines = append(c.Lines, line)
+		c.Amount = c.Amount.Add(line.Amount)
+	}
+	if !c.Amount.InRange() {
+		return Charge{}, fmt.Errorf("%w: a charge of %s", ErrAmount, c.Amount)
+	}
+	return c, nil
+}
+
+// folds names the meter that each detail meter is a detail of. The other details (cached_input,
+// image_in, reasoning) are priced wherever their whole is.
+var folds = [...]struct{ detail, whole Meter }{
+	{CacheWrite5m, Input}, {CacheWrite1h, Input}, {AudioIn, Input}, {CachedAudioIn, CachedInput},
+	{AudioOut, Output}, {ImageOut, Output},
+}
+
+// Fold is for settlement only, where the tokens are spent and refusing would make them free: a
+// detail meter without a base price is counted as what it is a detail of. It reports whether
+// anything moved, so that the caller can raise an alarm: the book lacks a price that it needs. Web
+// searches are no detail of anything; unpriced, they stay, and Charge refuses them.
+func (v *PriceVersion) Fold(m Meters) (Meters, bool) {
+	folded := false
+	for _, f := range folds {
+		if m[f.detail] > 0 && !v.Rates.priced[f.detail] && v.Rates.priced[f.whole] {
+			m[f.whole] += m[f.detail]
+			m[f.detail] = 0
+			folded = true
+		}
+	}
+	return m, folded
+}

@@ -1,0 +1,37 @@
+package domain
+
+import "fmt"
+
+// Reject is why a command was refused. A rejection writes nothing and costs no other command.
+type Reject string
+
+// The reasons. Their texts are stable: they go into logs, metrics and `--json` output.
+const (
+	RejectAccountUnknown     Reject = "account_unknown"
+	RejectAccountFrozen      Reject = "account_frozen"
+	RejectInsufficientFunds  Reject = "insufficient_funds"
+	RejectReservationUnknown Reject = "reservation_unknown"
+	RejectReservationExists  Reject = "reservation_exists"
+	RejectAlreadySettled     Reject = "already_settled"
+	RejectReferenceReused    Reject = "reference_reused"
+	RejectInvalid            Reject = "invalid_command"
+)
+
+// Rejection is the typed answer of Decide to a command that may not happen.
+type Rejection struct {
+	Reason    Reject
+	Account   string
+	Needed    Amount // insufficient_funds: what was asked for
+	Available Amount // insufficient_funds: what could have been had, credit limit included
+	Detail    string
+}
+
+func (r *Rejection) Error() string {
+	switch {
+	case r.Reason == RejectInsufficientFunds:
+		return fmt.Sprintf("%s: %s needs %s and has %s", r.Reason, r.Account, r.Needed, r.Available)
+	case r.Detail != "":
+		return fmt.Sprintf("%s: %s: %s", r.Reason, r.Account, r.Detail)
+	}
+	return fmt.Sprintf("%s: %s", r.Reason, r.Account)
+}
