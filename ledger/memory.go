@@ -1,0 +1,153 @@
+package ledger
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"llm-gateway/domain"
+)
+
+// memoryLanes is how many lanes a Memory ledger has: two, so that tests see more than one.
+const memoryLanes = 2
+
+// Memory is a whole ledger in memory: the second implementation of the contract, for tests and
+// simulation. Nothing survives it. It keeps payloads and hashes as Postgres does.
+type Memory struct {
+	*Ledger
+	store *memoryStore
+}
+
+// NewMemory starts an empty ledger in memory.
+func NewMemory(id uuid.UUID, shards int, currency string, now func() time.Time) *Memory {
+	s := &memoryStore{
+		shards: shards, currency: currency, now: now,
+		heads: map[int32]head{}, events: map[int32][]written{}, books: domain.NewBooks(),
+		earlier: map[uuid.UUID][]domain.Recorded{},
+	}
+	for shard := range int32(shards) {
+		s.heads[shard] = head{Hash: domain.GenesisHash(id, shard)}
+	}
+	return &Memory{Ledger: start(s, shards, min(memoryLanes, shards), Hooks{}), store: s}
+}
+
+// memoryStore implements store. All fields below mu are guarded by it.
+type memoryStore struct {
+	shards   int
+	currency string
+	now      func() time.Time
+
+	mu      sync.Mutex
+	heads   map[int32]head
+	events  map[int32][]written
+	books   *domain.Books
+	earlier map[uuid.UUID][]domain.Recorded
+}
+
+func (s *memoryStore) append(_ context.Context, _ int, batch []domain.Command) ([]answer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := want(batch, s.shards)
+	state := s.load(w)
+	for _, c := range batch {
+		if events, ok := s.earlier[c.ID]; ok {
+			state.earlier[c.ID] = events
+		}
+	}
+	p, err := decide(state, batch, w.shardOf, s.currency, s.now())
+	if err != nil {
+		return nil, err
+	}
+	s.keep(p)
+	return p.answers, nil
+}
+
+func (s *memoryStore) guilty(error) bool { return true } // nothing else can fail here
+func (s *memoryStore) close()            {}
+
+// load copies what the batch may look at, so that a batch that fails leaves no trace.
+func (s *memoryStore) load(w *wanted) *loaded {
+	l := &loaded{heads: map[int32]head{}, books: domain.NewBooks(), earlier: map[uuid.UUID][]domain.Recorded{}}
+	for _, shard := range w.shards {
+		l.heads[shard] = s.heads[shard]
+	}
+	for _, name := range w.accounts {
+		if a := s.books.Accounts[name]; a != nil {
+			copied := *a
+			l.books.Accounts[name] = &copied
+		}
+	}
+	for _, id := range w.requests {
+		if r := s.books.Reservations[id]; r != nil {
+			copied := *r
+			l.books.Reservations[id] = &copied
+		}
+	}
+	for _, ref := range w.references {
+		if use, ok := s.books.References[ref]; ok {
+			l.books.References[ref] = use
+			l.earlier[use.ID] = s.earlier[use.ID]
+		}
+	}
+	return l
+}
+
+func (s *memoryStore) keep(p *plan) {
+	maps.Copy(s.heads, p.heads)
+	for _, w := range p.events {
+		s.events[w.event.Shard] = append(s.events[w.event.Shard], w)
+		id := domain.CommandID(w.event.ID)
+		s.earlier[id] = append(s.earlier[id], w.recorded())
+		if m, ok := w.event.Data.(*domain.MovementData); ok {
+			s.books.References[domain.Reference{Account: w.event.Account, Key: m.Reference}] = domain.Use{
+				ID: w.event.ID, Seq: w.event.Seq, Kind: w.event.Kind, Amount: w.event.Amount}
+		}
+	}
+	for name, a := range p.accounts {
+		s.books.Accounts[name] = &a
+	}
+	for id, r := range p.reservations {
+		s.books.Reservations[id] = &r
+	}
+}
+
+// Account returns an account as it is now, or nil.
+func (m *Memory) Account(_ context.Context, name string) (*domain.Account, error) {
+	m.store.mu.Lock()
+	defer m.store.mu.Unlock()
+	a := m.store.books.Accounts[name]
+	if a == nil {
+		return nil, nil
+	}
+	copied := *a
+	return &copied, nil
+}
+
+// Request returns the events of one request of an account, in order.
+func (m *Memory) Request(_ context.Context, account string, id uuid.UUID) ([]domain.Recorded, error) {
+	return m.pick(account, func(e *domain.Event) bool { return e.RequestID == id }), nil
+}
+
+// Transactions returns an account's movements of money in or out, newest first.
+func (m *Memory) Transactions(_ context.Context, account string, limit, offset int) ([]domain.Recorded, error) {
+	all := m.pick(account, func(e *domain.Event) bool { return isTransaction(e.Kind) })
+	slices.Reverse(all)
+	all = all[min(offset, len(all)):]
+	return all[:min(limit, len(all))], nil
+}
+
+func (m *Memory) pick(account string, keep func(*domain.Event) bool) []domain.Recorded {
+	m.store.mu.Lock()
+	defer m.store.mu.Unlock()
+	var out []domain.Recorded
+	for _, w := range m.store.events[domain.ShardOf(account, m.store.shards)] {
+		if w.event.Account == account && keep(&w.event) {
+			out = append(out, w.recorded())
+		}
+	}
+	return out
+}
