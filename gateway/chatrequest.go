@@ -1,0 +1,318 @@
+package gateway
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/tidwall/gjson"
+
+	"llm-gateway/domain"
+)
+
+// Bounds of what a client may ask for.
+const (
+	maxChoices    = 128       // n: OpenAI's own limit
+	maxAskedToken = 1_000_000 // max_tokens: above any model's output
+)
+
+// Upper bounds of the tokens that a provider's template adds to the text of a body. OpenAI's is 3 a
+// message and 3 in all, and every message's own JSON (`{"role":"user","content":""}`) is longer in
+// bytes than that in tokens; a tool's JSON likewise covers its rendering. These are on top.
+const (
+	templateTokens = 64
+	toolTokens     = 32 // per tool or response schema
+	outputSlack    = 16 // per choice: some models bill a few closing tokens beyond the maximum
+)
+
+// chatRequest is what the meter needs to know of a chat-completions body.
+type chatRequest struct {
+	model         string
+	stream        bool
+	includeUsage  bool
+	choices       int64 // n
+	maxOutput     int64 // the client's own maximum per choice; 0 = none named
+	inputBytes    int64 // upper bound of the input tokens that the body contains as text
+	opaque        bool  // the input has parts that are not in the body as text
+	audioIn       bool
+	audioOut      bool
+	imageOut      bool
+	predictionLen int64 // bytes of a predicted output: rejected predictions are billed as output
+	webSearch     bool
+	serviceTier   string
+	endUser       string
+}
+
+// parseChat reads a checked body. Whatever could cost money is read strictly; whatever nobody here
+// knows is left to the provider, and the input is then bounded by the model's context window.
+func parseChat(body []byte) (*chatRequest, *Error) {
+	r := &chatRequest{choices: 1, inputBytes: int64(len(body)) + templateTokens}
+	var failed *Error
+	gjson.ParseBytes(body).ForEach(func(key, value gjson.Result) bool {
+		failed = r.field(key.String(), value)
+		return failed == nil
+	})
+	if failed == nil && r.model == "" {
+		failed = invalid("missing_model", "model", "You must name a model.")
+	}
+	if failed == nil && !gjson.GetBytes(body, "messages").IsArray() {
+		failed = invalid("missing_messages", "messages", "You must send messages: an array of at least one.")
+	}
+	return r, failed
+}
+
+// plainFields can neither cost more than their bytes nor bring input that the body does not show.
+var plainFields = map[string]bool{
+	"temperature": true, "top_p": true, "stop": true, "presence_penalty": true, "frequency_penalty": true,
+	"logit_bias": true, "logprobs": true, "top_logprobs": true, "seed": true, "tool_choice": true,
+	"parallel_tool_calls": true, "function_call": true, "metadata": true, "store": true,
+	"reasoning_effort": true, "verbosity": true, "prompt_cache_key": true, "safety_identifier": true,
+	"prompt_cache_retention": true,
+}
+
+// field reads one field of the body.
+func (r *chatRequest) field(key string, v gjson.Result) *Error {
+	switch key {
+	case "model":
+		return readText(v, key, &r.model)
+	case "messages":
+		return r.messages(v)
+	case "stream":
+		return readBool(v, key, &r.stream)
+	case "stream_options":
+		return r.streamOptions(v)
+	case "n":
+		return readCount(v, key, maxChoices, &r.choices)
+	case "max_tokens", "max_completion_tokens":
+		var asked int64
+		err := readCount(v, key, maxAskedToken, &asked)
+		r.maxOutput = max(r.maxOutput, asked)
+		return err
+	case "tools", "functions":
+		return r.tools(v, key)
+	case "response_format":
+		r.inputBytes += toolTokens
+	case "modalities":
+		return r.modalities(v)
+	case "audio":
+		r.audioOut = r.audioOut || v.Type != gjson.Null
+	case "prediction":
+		r.predictionLen = int64(len(v.Raw))
+	case "web_search_options":
+		searches := v.Type != gjson.Null
+		r.webSearch, r.opaque = searches, r.opaque || searches
+	case "service_tier":
+		return readText(v, key, &r.serviceTier)
+	case "user":
+		return readText(v, key, &r.endUser)
+	default:
+		return r.other(key, v)
+	}
+	return nil
+}
+
+// meteredFields must be spelt exactly: a provider that ignores case would obey what was not priced.
+var meteredFields = []string{"model", "messages", "stream", "n", "max_tokens", "max_completion_tokens",
+	"modalities", "audio", "prediction", "service_tier", "tools", "functions", "stream_options", "web_search_options"}
+
+func (r *chatRequest) other(key string, v gjson.Result) *Error {
+	for _, name := range meteredFields {
+		if strings.EqualFold(name, key) {
+			return invalid("unsupported_parameter", key, fmt.Sprintf("Unknown field %q: did you mean %q?", cut(key), name))
+		}
+	}
+	if !plainFields[key] && v.Type != gjson.Null {
+		r.opaque = true
+	}
+	return nil
+}
+
+func readText(v gjson.Result, param string, into *string) *Error {
+	switch v.Type {
+	case gjson.Null:
+	case gjson.String:
+		*into = v.String()
+	default:
+		return invalid("invalid_type", param, "`"+param+"` must be a string.")
+	}
+	return nil
+}
+
+func readBool(v gjson.Result, param string, into *bool) *Error {
+	if !v.IsBool() && v.Type != gjson.Null {
+		return invalid("invalid_type", param, "`"+param+"` must be true or false.")
+	}
+	*into = v.Bool()
+	return nil
+}
+
+// readCount takes whole numbers from 1 to most, written as such: negative and huge ones turned other
+// gateways' charges into credits.
+func readCount(v gjson.Result, param string, most int64, into *int64) *Error {
+	if v.Type == gjson.Null {
+		return nil
+	}
+	if v.Type != gjson.Number {
+		return invalid("invalid_type", param, "`"+param+"` must be a whole number.")
+	}
+	n, err := strconv.ParseInt(v.Raw, 10, 64)
+	if err != nil || n < 1 || n > most {
+		return invalid("invalid_value", param, fmt.Sprintf("`%s` must be a whole number from 1 to %d.", param, most))
+	}
+	*into = n
+	return nil
+}
+
+func (r *chatRequest) streamOptions(v gjson.Result) *Error {
+	if v.Type == gjson.Null {
+		return nil
+	}
+	if !v.IsObject() {
+		return invalid("invalid_type", "stream_options", "`stream_options` must be an object.")
+	}
+	return readBool(v.Get("include_usage"), "stream_options.include_usage", &r.includeUsage)
+}
+
+func (r *chatRequest) tools(v gjson.Result, param string) *Error {
+	if v.Type == gjson.Null {
+		return nil
+	}
+	if !v.IsArray() {
+		return invalid("invalid_type", param, "`"+param+"` must be an array.")
+	}
+	v.ForEach(func(_, tool gjson.Result) bool {
+		r.inputBytes += toolTokens
+		if kind := tool.Get("type").String(); param == "tools" && kind != "function" && kind != "custom" {
+			r.opaque = true // a tool that the provider runs reads what we do not see
+		}
+		return true
+	})
+	return nil
+}
+
+// modalities reads what kinds of output are asked for: each has a price of its own, so one that
+// nobody here knows is refused.
+func (r *chatRequest) modalities(v gjson.Result) *Error {
+	if v.Type == gjson.Null {
+		return nil
+	}
+	wrong := invalid("invalid_type", "modalities", "`modalities` must be an array of strings.")
+	if !v.IsArray() {
+		return wrong
+	}
+	var failed *Error
+	v.ForEach(func(_, kind gjson.Result) bool {
+		switch {
+		case kind.Type != gjson.String:
+			failed = wrong
+		case kind.Str == "text":
+		case kind.Str == "audio":
+			r.audioOut = true
+		case kind.Str == "image":
+			r.imageOut = true
+		default:
+			failed = invalid("invalid_value", "modalities", fmt.Sprintf("Unknown modality %q.", cut(kind.Str)))
+		}
+		return failed == nil
+	})
+	return failed
+}
+
+// messages checks the conversation and looks for what its bytes do not bound.
+func (r *chatRequest) messages(v gjson.Result) *Error {
+	if !v.IsArray() || !v.Get("0").Exists() {
+		return invalid("invalid_value", "messages", "`messages` must be an array of at least one message.")
+	}
+	var failed *Error
+	i := 0
+	v.ForEach(func(_, message gjson.Result) bool {
+		failed = r.message(i, message)
+		i++
+		return failed == nil
+	})
+	return failed
+}
+
+func (r *chatRequest) message(i int, m gjson.Result) *Error {
+	param := fmt.Sprintf("messages[%d]", i)
+	if !m.IsObject() {
+		return invalid("invalid_type", param, "`"+param+"` must be an object.")
+	}
+	var role string
+	var failed *Error
+	m.ForEach(func(key, v gjson.Result) bool {
+		switch key.String() {
+		case "role":
+			failed = readText(v, param+".role", &role)
+		case "content":
+			failed = r.content(param+".content", v)
+		case "name", "tool_calls", "tool_call_id", "function_call", "refusal", "reasoning", "reasoning_content", "annotations":
+		default: // an earlier audio answer by its id, and whatever else we cannot see
+			r.opaque = r.opaque || v.Type != gjson.Null
+		}
+		return failed == nil
+	})
+	if failed == nil && role == "" {
+		failed = invalid("invalid_value", param+".role", "Every message needs a role.")
+	}
+	return failed
+}
+
+func (r *chatRequest) content(param string, v gjson.Result) *Error {
+	switch {
+	case v.Type == gjson.String || v.Type == gjson.Null:
+		return nil
+	case !v.IsArray():
+		return invalid("invalid_type", param, "`"+param+"` must be a string or an array of parts.")
+	}
+	v.ForEach(func(_, part gjson.Result) bool {
+		r.part(part)
+		return true
+	})
+	return nil
+}
+
+// part looks at one part of a message. One that says it is text and has more than text may be
+// something else to its reader.
+func (r *chatRequest) part(part gjson.Result) {
+	text := false
+	part.ForEach(func(key, v gjson.Result) bool {
+		switch key.String() {
+		case "type":
+			text = v.String() == "text" || v.String() == "refusal"
+			r.audioIn = r.audioIn || v.String() == "input_audio"
+		case "text", "refusal", "cache_control":
+		default:
+			r.opaque = r.opaque || v.Type != gjson.Null
+		}
+		return true
+	})
+	r.opaque = r.opaque || !text
+}
+
+// need is the most that the request can use of a model.
+func (r *chatRequest) need(m *domain.Model) domain.Need {
+	n := domain.Need{
+		InputTokens: r.inputBytes, AudioIn: r.audioIn, AudioOut: r.audioOut, ImageOut: r.imageOut,
+		ServiceTier: r.serviceTier,
+	}
+	if window := int64(m.Context); r.opaque || n.InputTokens > window {
+		n.InputTokens = window
+	}
+	if m.AlwaysSearches || r.webSearch {
+		n.WebSearches = 1
+	}
+	n.OutputTokens = r.outputBound(r.maxOutput, m)
+	return n
+}
+
+// outputBound is the output of all choices where each may have most tokens; 0 = the model's maximum.
+func (r *chatRequest) outputBound(most int64, m *domain.Model) int64 {
+	if most == 0 {
+		most = m.OutputLimit()
+	}
+	return (most + r.outputOverhead()) * r.choices
+}
+
+// outputOverhead is what a choice can be billed beyond its maximum.
+func (r *chatRequest) outputOverhead() int64 { return outputSlack + r.predictionLen }

@@ -1,0 +1,24 @@
+package gateway
+
+import (
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+)
+
+// health is GET /health: the process is up. It asks nobody else.
+func (g *Gateway) health(c *gin.Context) error {
+	c.JSON(http.StatusOK, gin.H{"status": "ok", "version": g.version, "environment": g.environment})
+	return nil
+}
+
+// readiness is GET /ready: whether requests can be served, and if not, why.
+func (g *Gateway) readiness(c *gin.Context) error {
+	if err := g.ready(c.Request.Context()); err != nil {
+		g.log.Warn("not ready", "error", err)
+		c.JSON(http.StatusServiceUnavailable, gin.H{"status": "not ready", "reason": err.Error()})
+		return nil
+	}
+	c.JSON(http.StatusOK, gin.H{"status": "ready"})
+	return nil
+}

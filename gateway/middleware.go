@@ -1,0 +1,137 @@
+package gateway
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+)
+
+// Keys of what the middleware keeps in gin's context.
+const (
+	keyIdentity = "identity"
+	keyRecord   = "record"
+	keyError    = "error"
+)
+
+// record is what is known of a request when it ends: its log line and its metrics.
+type record struct {
+	requestID string
+	model     string // from the price book only, so that labels are bounded
+	hold      *hold
+	used      used
+	bill      receipt
+	billed    bool
+}
+
+func (r *record) receipt(u used, bill receipt) { r.used, r.bill, r.billed = u, bill, true }
+
+func recordOf(c *gin.Context) *record { return c.MustGet(keyRecord).(*record) }
+
+func identityOf(c *gin.Context) *Identity { return c.MustGet(keyIdentity).(*Identity) }
+
+// recorded gives a request its id and writes its log line and metrics when it has ended.
+func (g *Gateway) recorded(c *gin.Context) {
+	g.tasks.Add(1) // Close waits for requests that outlive the server's patience
+	defer g.tasks.Done()
+	began := g.now()
+	r := &record{requestID: requestID(c.GetHeader("x-request-id"))}
+	c.Set(keyRecord, r)
+	c.Header("x-request-id", r.requestID)
+	c.Header("request-id", r.requestID)
+	writeSoon(c)
+	defer func() { // also where the connection is aborted
+		if c.FullPath() == "" || r.hold == nil && c.Writer.Status() < http.StatusBadRequest {
+			return // probes and reads are not news
+		}
+		g.report(c, r, g.now().Sub(began))
+	}()
+	c.Next()
+}
+
+// report counts and logs a model call or a failure.
+func (g *Gateway) report(c *gin.Context, r *record, took time.Duration) {
+	status, code := c.Writer.Status(), ""
+	attrs := []slog.Attr{
+		slog.String("method", c.Request.Method), slog.String("path", c.FullPath()), slog.Int("status", status),
+		slog.Float64("duration_ms", float64(took.Microseconds())/1000), slog.String("request_id", r.requestID),
+	}
+	if who, ok := c.Get(keyIdentity); ok {
+		attrs = append(attrs, slog.String("user_id", who.(*Identity).Account))
+	}
+	if r.hold != nil {
+		attrs = append(attrs, slog.String("model", r.model), slog.String("billing_request_id", r.hold.id.String()))
+	}
+	if r.billed {
+		attrs = append(attrs, slog.Int64("tokens", r.used.meters.InputTokens()+r.used.meters.OutputTokens()),
+			slog.String("cost", r.bill.cost.String()), slog.String("position", r.bill.position.String()))
+	}
+	level := slog.LevelInfo
+	if e, ok := c.Get(keyError); ok {
+		failed := e.(*Error)
+		code = failed.Code
+		attrs = append(attrs, slog.String("code", code))
+		if failed.Status >= http.StatusInternalServerError {
+			level = slog.LevelError
+			attrs = append(attrs, slog.String("error", failed.Error()))
+		}
+	}
+	g.metrics.Request(r.model, status, code, took)
+	g.log.LogAttrs(c.Request.Context(), level, "request", attrs...)
+}
+
+// maxRequestID bounds a client's own request id, in bytes.
+const maxRequestID = 128
+
+// requestID takes the client's own id if it is fit for logs and headers, or makes one.
+func requestID(own string) string {
+	if own == "" || len(own) > maxRequestID {
+		return uuid.NewString()
+	}
+	for i := 0; i < len(own); i++ {
+		if c := own[i]; !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.' || c == ':') {
+			return uuid.NewString()
+		}
+	}
+	return own
+}
+
+// recovered turns a panic into a 500, or where the answer has begun into a broken connection: it must
+// not look whole. The hold has been released by then: deferred calls run first.
+func (g *Gateway) recovered(c *gin.Context) {
+	defer func() {
+		p := recover()
+		switch {
+		case p == nil:
+			return
+		case p == http.ErrAbortHandler: //nolint:errorlint // net/http compares it the same way
+			panic(p)
+		}
+		begun := c.Writer.Written()
+		g.fail(c, g.panicked(c, p))
+		if begun {
+			panic(http.ErrAbortHandler)
+		}
+	}()
+	c.Next()
+}
+
+// panicked logs a panic and makes an error of it. It is called where the panic is recovered.
+func (g *Gateway) panicked(c *gin.Context, p any) error {
+	g.log.Error("panic", "request_id", recordOf(c).requestID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	return internal(fmt.Errorf("panic: %v", p))
+}
+
+// identified says who makes the request, and opens the account of whoever is new.
+func (g *Gateway) identified(c *gin.Context) error {
+	who, err := g.authenticate(c)
+	if err != nil {
+		return err
+	}
+	c.Set(keyIdentity, who)
+	return g.ensureOpen(c.Request.Context(), who.Account)
+}

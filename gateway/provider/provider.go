@@ -1,0 +1,224 @@
+// Package provider calls models upstream.
+//
+// The problem: a provider's answer is money. What it says it used is what is charged, what it
+// delivered before it broke off has been bought all the same, and its failures must reach the
+// client as what they are, without its credentials. So every way an answer can end has one typed
+// outcome here, and the bytes that a client gets are the provider's own.
+//
+// Invariants:
+//   - The request's body is sent as it is given: what was priced is what is sent.
+//   - A whole answer is returned only if it is one complete JSON object with choices; a stream ends
+//     with io.EOF only after the provider's own [DONE]. Everything else is an *Error.
+//   - A usage is the provider's or nil: nothing here makes one up. Counting is CountText and
+//     CountPrompt, and it is the caller who decides to count.
+//   - No goroutine is started per call; when Complete or Close has returned, nothing is left but
+//     a pooled connection. Every body, event and wait has a named bound.
+//   - No error text contains credentials, prompts or answers. Body of an Error is for the client
+//     that sent the prompt, never for logs.
+//
+// Tests: tables for usage and errors; the event reader against its own grammar, byte by byte and
+// fuzzed; one conformance table that runs over the simulated provider directly and through
+// the OpenAI client against Handler; real recorded traffic with faults, replayed over loopback;
+// timeouts on the fake clock of testing/synctest.
+package provider
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"llm-gateway/domain"
+)
+
+// Bounds of foreign strings that end up in events.
+const (
+	maxFinishReason = 64
+	maxServiceTier  = 64
+	maxModelName    = 128
+	maxUpstreamID   = 128
+	maxRetryAfter   = 64
+)
+
+// maxErrorBody bounds an error's body, in bytes: more than any provider's error, and little enough
+// to keep and to pass on.
+const maxErrorBody = 64 << 10
+
+// Request is one call. Body is an OpenAI chat-completions body that the gateway has validated: one
+// JSON object, no duplicate keys, valid UTF-8, with model, stream and limits set. It is sent byte
+// for byte and is not kept after the call. Model repeats the body's, for upstreams that want it
+// elsewhere. Of Header only the names in passedHeaders go upstream.
+type Request struct {
+	Model  string
+	Body   []byte
+	Header http.Header
+}
+
+// passedHeaders are the client's headers that may reach a provider, in canonical form. Anything
+// else, above all its credentials, ends at the gateway.
+var passedHeaders = [...]string{"Anthropic-Version", "Anthropic-Beta", "Openai-Beta"}
+
+// Provider is one upstream. It is safe for concurrent use. Its methods fail with *Error only.
+type Provider interface {
+	// Name is the provider's name in the price book and in events: "openai", "simulated".
+	Name() string
+	// Complete waits for the whole answer to a request with "stream": false.
+	Complete(ctx context.Context, r Request) (*Completion, error)
+	// Stream returns after the response's headers, for a request with "stream": true. The context
+	// governs the whole stream: when it ends, Next fails with KindCanceled.
+	Stream(ctx context.Context, r Request) (Stream, error)
+}
+
+// Stream is an answer under way. It belongs to one goroutine; to interrupt a waiting Next, cancel
+// the context.
+type Stream interface {
+	// Next waits for the next chunk: io.EOF after the provider's [DONE], *Error when the stream was
+	// cut, stalled or brought an error event. Once it has failed it fails the same way again.
+	Next() (Chunk, error)
+	// Report is what the provider has said so far. Valid at any time, after Close too.
+	Report() Report
+	// Close ends the call and returns promptly. It is always to be called, and may be repeated.
+	Close() error
+}
+
+// Chunk is one event of a stream. Data and Text are valid until the next call of Next or Close.
+type Chunk struct {
+	// Data is the event's JSON object byte for byte, without "data: "; it has no line breaks.
+	Data []byte
+	// Text is the text that it delivers, for counting: content, refusal, reasoning, names and
+	// arguments of tool calls, of all choices.
+	Text []byte
+	// UsageOnly marks the chunk with "choices": [] and a usage, which is taken out again if the
+	// client did not ask for it.
+	UsageOnly bool
+}
+
+// Report is what the provider said about its answer, as far as it is known. The strings are
+// printable, bounded and without U+0000.
+type Report struct {
+	Model        string        // the model that served; at most 128 bytes
+	Usage        *domain.Usage // nil = not reported, or not usable
+	FinishReason string        // the first choice's; at most 64 bytes
+	ServiceTier  string        // the tier that served; at most 64 bytes
+	UpstreamID   string        // the answer's id; at most 128 bytes
+}
+
+// Completion is a whole answer.
+type Completion struct {
+	Body   []byte // the provider's JSON object byte for byte
+	Report Report
+}
+
+// Kind says what became of a call that failed.
+type Kind string
+
+// The kinds of failure.
+const (
+	// KindRejected: the provider refused the request with a 4xx other than 401 and 403. Status
+	// and Body are the client's to see; 402 and 429 concern the gateway's own account there.
+	KindRejected Kind = "rejected"
+	// KindAuth: the provider refused the gateway's credentials (401, 403). Body is nil: providers
+	// repeat parts of the key in it.
+	KindAuth Kind = "auth"
+	// KindUpstream: the provider failed before it delivered anything: 5xx, a redirect, no
+	// connection, an empty, truncated or foreign body.
+	KindUpstream Kind = "upstream"
+	// KindTimeout: no connection, no headers or no further bytes in time.
+	KindTimeout Kind = "timeout"
+	// KindCut: a stream that had begun ended without [DONE], or brought an error event; Body
+	// holds that event's JSON.
+	KindCut Kind = "cut"
+	// KindCanceled: the caller's context ended.
+	KindCanceled Kind = "canceled"
+)
+
+// Error is every failure of a provider. Its text is made of this package's own words and the
+// status code only.
+type Error struct {
+	Kind       Kind
+	Provider   string // the provider's name
+	Status     int    // HTTP status; 0 if there was no answer
+	Body       []byte // the provider's error in OpenAI's shape, at most 64 KiB, or nil
+	RetryAfter string // the Retry-After header, or ""
+	Reason     string // in this package's words
+	cause      error  // of KindCanceled: the context's error
+}
+
+// Error never contains credentials, prompts or anything else from outside.
+func (e *Error) Error() string {
+	s := "provider " + e.Provider + ": " + string(e.Kind)
+	if e.Status != 0 {
+		s += ": status " + strconv.Itoa(e.Status)
+	}
+	if e.Reason != "" {
+		s += ": " + e.Reason
+	}
+	return s
+}
+
+// Unwrap gives the context's error of a canceled call. Other causes stay inside: their texts
+// contain addresses.
+func (e *Error) Unwrap() error { return e.cause }
+
+// canceled is the failure of a call whose context has ended.
+func canceled(name string, cause error) *Error {
+	return &Error{Kind: KindCanceled, Provider: name, Reason: "the caller has gone", cause: cause}
+}
+
+// broken is the failure of a stream that does not go on. Before its first chunk nothing has been
+// delivered, and the call may be made again.
+func broken(name string, begun bool, reason string) *Error {
+	kind := KindUpstream
+	if begun {
+		kind = KindCut
+	}
+	return &Error{Kind: kind, Provider: name, Status: http.StatusOK, Reason: reason}
+}
+
+// statusError is the failure of a call that was answered with an HTTP status other than 200. An
+// error that is not in OpenAI's shape has no Body.
+func statusError(name string, status int, retryAfter string, body []byte) *Error {
+	e := &Error{Kind: KindUpstream, Provider: name, Status: status,
+		RetryAfter: clean(retryAfter, maxRetryAfter)}
+	switch {
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		e.Kind = KindAuth
+		return e
+	case status >= 400 && status < 500:
+		e.Kind = KindRejected
+	}
+	if isErrorBody(body) {
+		e.Body = body
+	}
+	return e
+}
+
+// clean makes a foreign string fit for an event: printable, valid, at most limit bytes.
+func clean(s string, limit int) string {
+	if len(s) <= limit && isClean(s) {
+		return strings.Clone(s)
+	}
+	out := make([]byte, 0, min(len(s), limit))
+	for _, r := range s {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			continue
+		}
+		if len(out)+utf8.RuneLen(r) > limit {
+			break
+		}
+		out = utf8.AppendRune(out, r)
+	}
+	return string(out)
+}
+
+// isClean is the common case: printable ASCII.
+func isClean(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
