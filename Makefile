@@ -1,0 +1,43 @@
+# make run and make test are all the set-up there is, on a machine with Go.
+
+BIN        := bin/llm-gateway
+LINT       := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+VULN       := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+FUZZTIME   ?= 50000x
+TESTFLAGS  ?=
+
+.DEFAULT_GOAL := build
+.PHONY: run build test check vuln fuzz bench clean
+
+run: build ## the gateway; exec, so that a signal to this process reaches the gateway itself
+	exec $(BIN) serve
+
+build:
+	go build -o $(BIN) ./cmd/llm-gateway
+
+test: build ## every test, on an embedded Postgres
+	$(BIN) embedded -- go test $(TESTFLAGS) ./...
+
+check: ## format, vet, lint, and the repository's own rules
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted" >&2; exit 1; fi
+	go vet ./...
+	go run $(LINT) run
+	go test -count=1 -run 'Tidy|EnvExample|OpenAPI' ./cmd/llm-gateway
+
+vuln: ## known vulnerabilities in what is linked in
+	go run $(VULN) ./...
+
+# By count: Go before 1.27 may report the end of a time as a failure (golang/go#75804).
+fuzz: ## each fuzz test for FUZZTIME, one after the other
+	@set -e; grep -rl --include='*_test.go' '^func Fuzz' . | sort | while read -r file; do \
+		sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file" | while read -r name; do \
+			echo "$$name in $$(dirname "$$file")"; \
+			go test -run='^$$' -fuzz="^$$name\$$" -fuzztime=$(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
+		done; \
+	done
+
+bench: build ## the CPU of a billed request, beside a bare reverse proxy
+	$(BIN) bench
+
+clean:
+	rm -rf bin

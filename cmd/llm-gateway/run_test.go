@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"llm-gateway/migrations/pgtest"
+)
+
+// runTime bounds one run of the binary in a test; building one may come first.
+const runTime = 2 * time.Minute
+
+// binaryDir is where the binary under test is built, once, when it is first needed.
+var binaryDir string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "llm-gateway-test-")
+	if err != nil {
+		panic(err)
+	}
+	binaryDir = dir
+	status := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(status)
+}
+
+var built = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(binaryDir, program)
+	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
+	if err != nil {
+		return "", errors.New(string(out))
+	}
+	return path, nil
+})
+
+// binary is the path of the program under test.
+func binary(t testing.TB) string {
+	t.Helper()
+	path, err := built()
+	if err != nil {
+		t.Fatalf("building the binary: %v", err)
+	}
+	return path
+}
+
+// command prepares a run of the binary in an empty directory, with these settings and no others.
+func command(ctx context.Context, t testing.TB, env []string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(ctx, binary(t), args...)
+	cmd.Dir = t.TempDir()
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "EMBEDDED_POSTGRES_BIN"} {
+		if value, ok := os.LookupEnv(name); ok {
+			cmd.Env = append(cmd.Env, name+"="+value)
+		}
+	}
+	cmd.Env = append(cmd.Env, env...)
+	return cmd
+}
+
+// result is how a run ended.
+type result struct {
+	stdout, stderr string
+	status         int
+}
+
+func run(t testing.TB, env []string, args ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), runTime)
+	defer cancel()
+	return finish(t, command(ctx, t, env, args...))
+}
+
+func finish(t testing.TB, cmd *exec.Cmd) result {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
+		t.Fatalf("%v: %v", cmd.Args, err)
+	}
+	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+// succeeds runs the binary, which must end with status 0, and returns what it printed.
+func succeeds(t testing.TB, env []string, args ...string) string {
+	t.Helper()
+	r := run(t, env, args...)
+	if r.status != 0 {
+		t.Fatalf("%v ended with %d:\n%s%s", args, r.status, r.stdout, r.stderr)
+	}
+	return r.stdout
+}
+
+// parsed runs the binary with --json and parses what it printed.
+func parsed[T any](t testing.TB, env []string, args ...string) T {
+	t.Helper()
+	var v T
+	out := succeeds(t, env, append(args, "--json")...)
+	d := json.NewDecoder(strings.NewReader(out))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&v); err != nil {
+		t.Fatalf("%v printed what is not its JSON: %v\n%s", args, err, out)
+	}
+	return v
+}
+
+// fails runs the binary, which must end with this status and one line on stderr that has the text.
+func fails(t testing.TB, status int, text string, env []string, args ...string) {
+	t.Helper()
+	r := run(t, env, args...)
+	switch {
+	case r.status != status:
+		t.Errorf("%v ended with %d, not %d:\n%s%s", args, r.status, status, r.stdout, r.stderr)
+	case !strings.Contains(r.stderr, text) || !strings.HasPrefix(r.stderr, program+": "):
+		t.Errorf("%v: stderr lacks %q:\n%s", args, text, r.stderr)
+	case strings.Count(r.stderr, "\n") != 1:
+		t.Errorf("%v: stderr is not one line:\n%s", args, r.stderr)
+	}
+}
+
+// onPostgres are settings for a migrated schema of the test's own.
+func onPostgres(t testing.TB, more ...string) []string {
+	t.Helper()
+	return append([]string{"DATABASE_URL=" + pgtest.URL(t)}, more...)
+}

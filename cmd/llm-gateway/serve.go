@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strconv"
+	"syscall"
+	"time"
+
+	"llm-gateway/gateway"
+)
+
+// The bounds of the server. There is no WriteTimeout: it counts from a request's start and would cut
+// long streams; the gateway bounds each write instead.
+const (
+	readHeaderTime = 10 * time.Second
+	idleTime       = 2 * time.Minute
+	maxHeader      = 64 << 10
+	drainTime      = 25 * time.Second // how long requests under way get to end by themselves
+	greetingTTL    = 30 * 24 * time.Hour
+	greetingUser   = "demo"
+	// gcPercent lets the heap grow to five times what is live before it is collected. What is live is
+	// a few megabytes, so Go's own 100 would collect many times a second for no memory worth having.
+	// GOGC overrides it.
+	gcPercent = 400
+)
+
+var serveVerb = verb{
+	name: "serve", args: "[--port N]", summary: "serve the API (the default)",
+	about: `With no settings it starts an embedded Postgres in ./data, migrates it, prints a ready-to-paste
+curl, and serves on port 8000. SIGHUP reads PRICE_BOOK again. SIGTERM lets requests under way end.`,
+	run: runServe,
+}
+
+func runServe(ctx context.Context, a *app, args []string) error {
+	fs := a.flags()
+	port := fs.Int("port", -1, "listen on this `port` instead of PORT")
+	if _, err := a.parse(fs, args); err != nil {
+		return err
+	}
+	s, err := a.settings()
+	if err != nil {
+		return err
+	}
+	if *port >= 0 {
+		s.Port = *port
+	}
+	if err := s.servable(); err != nil {
+		return err
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(s.Host, strconv.Itoa(s.Port)))
+	if err != nil {
+		return fmt.Errorf("cannot listen on %s port %d: %s", s.Host, s.Port, reason(err))
+	}
+	defer listener.Close() //nolint:errcheck // the server closes it first
+	h, err := holdDatabase(ctx, a)
+	if err != nil {
+		return err
+	}
+	return errors.Join(serveOn(ctx, a, s, h, listener), h.release())
+}
+
+// servable finds what would end the start later, before a database is made or migrated for nothing.
+func (s *Settings) servable() error {
+	if s.JWTJWKSURL == "" && !s.Development() {
+		if _, err := s.signingSecret(); err != nil {
+			return err
+		}
+	}
+	_, err := openPrices(s)
+	return err
+}
+
+// serveOn serves until ctx ends, the server fails, or the embedded Postgres dies.
+func serveOn(ctx context.Context, a *app, s *Settings, h *holding, listener net.Listener) error {
+	log := a.logger(s)
+	meta, err := readyLedger(ctx, s, h.database)
+	if err != nil {
+		return err
+	}
+	behind, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	p, err := wire(behind, s, h.database, meta, log)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	server := &http.Server{Handler: p.gateway.Handler(), ReadHeaderTimeout: readHeaderTime, IdleTimeout: idleTime,
+		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }() // ends by Shutdown or Close below
+	a.greet(s, h, listener.Addr())
+	defer onHangup(p.prices, log)()
+	var cause error
+	select {
+	case <-ctx.Done():
+		log.Info("stopping: requests under way may end", "for_at_most", drainTime)
+	case cause = <-failed:
+	case <-h.ended():
+		cause = errors.New("the embedded Postgres has ended; DATA_DIR/postgres.log may say why")
+	}
+	drain(server)
+	return cause
+}
+
+// drain stops accepting, lets requests under way end, and after drainTime cuts them off; then they
+// settle for what was delivered.
+func drain(server *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	if server.Shutdown(ctx) != nil {
+		server.Close() //nolint:errcheck // the process ends
+	}
+}
+
+// onHangup reads the price book again at SIGHUP, until the function it returns is called.
+func onHangup(prices *priceFile, log *slog.Logger) (stop func()) {
+	hangups, done, ended := make(chan os.Signal, 1), make(chan struct{}), make(chan struct{})
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-done:
+				return
+			case <-hangups:
+			}
+			if err := prices.reload(); err != nil {
+				log.Error("the price book was not read again; the one in force stays", "error", err)
+				continue
+			}
+			log.Info("the price book was read again")
+		}
+	}()
+	return func() {
+		signal.Stop(hangups)
+		close(done)
+		<-ended
+	}
+}
+
+// greet says where the gateway is; in development, with a request to paste.
+func (a *app) greet(s *Settings, h *holding, addr net.Addr) {
+	base := "http://localhost:" + strconv.Itoa(addr.(*net.TCPAddr).Port)
+	where := "Postgres at DATABASE_URL"
+	if h.Embedded {
+		where = "embedded Postgres in " + h.dataDir
+	}
+	fmt.Fprintf(a.stdout, "LLM Gateway %s is ready on %s (%s, %s)\n", version(), base, s.Environment, where)
+	token, err := greetingToken(s, a.now())
+	if !s.Development() || err != nil {
+		return
+	}
+	model := "gpt-4o-mini"
+	if s.Simulated {
+		model = "sim-small"
+	}
+	fmt.Fprintf(a.stdout, `
+Try it (a token of the account %q, valid for 30 days, in development only):
+
+curl %s/v1/chat/completions \
+  -H "Authorization: Bearer %s" \
+  -H "Content-Type: application/json" \
+  -d '{"model": %q, "messages": [{"role": "user", "content": "Hello!"}]}'
+
+`, greetingUser, base, token, model)
+}
+
+func greetingToken(s *Settings, now time.Time) (string, error) {
+	secret, err := s.signingSecret()
+	if err != nil {
+		return "", err
+	}
+	tokens, err := gateway.NewTokens(s.JWTAlgorithm, secret)
+	if err != nil {
+		return "", err
+	}
+	return tokens.Sign(greetingUser, gateway.RoleUser, now, greetingTTL)
+}

@@ -1,0 +1,245 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"llm-gateway/domain"
+	"llm-gateway/ledger"
+)
+
+// Secret is a setting that is never printed: formatting and logging it gives "[secret]".
+type Secret string
+
+// String hides the secret from fmt.
+func (Secret) String() string { return "[secret]" }
+
+// GoString hides the secret from %#v.
+func (Secret) GoString() string { return "[secret]" }
+
+// LogValue hides the secret from slog.
+func (Secret) LogValue() slog.Value { return slog.StringValue("[secret]") }
+
+// MarshalText hides the secret from JSON.
+func (Secret) MarshalText() ([]byte, error) { //nolint:unparam // an interface's method
+	return []byte("[secret]"), nil
+}
+
+// Settings is the configuration of one process, checked.
+type Settings struct {
+	Host        string
+	Port        int    // 0: any free port
+	Environment string // development, staging or production
+	LogLevel    slog.Level
+
+	DatabaseURL        Secret // "" = embedded
+	DatabaseMigrateURL Secret // "" = DatabaseURL
+	AutoMigrate        bool
+	Pooled             bool // PG_POOLER=transaction
+	DataDir            string
+	EmbeddedBin        string // embedded.Options.BinDir
+	LedgerShards       int    // 0: what the ledger was initialised with; newLedgerShards for a new one
+
+	JWTSecretKey Secret // "" in development: made and kept in DataDir (signingSecret)
+	JWTAlgorithm string
+	JWTTokenTTL  time.Duration
+	JWTJWKSURL   string // "" = tokens are signed with the secret key
+
+	OpenAIKey, AnthropicKey, GeminiKey Secret
+	OpenAIBaseURL                      string
+	Simulated                          bool // SIMULATED_PROVIDER, with auto decided
+
+	PriceBook      string // a path; "" = built in
+	Currency       string
+	DefaultBalance domain.Amount
+	ReservePolicy  string // cap or refuse
+	Degraded       string // deny
+	ModelsFormat   string // openai or array
+}
+
+// The environments. Anything else is refused, so that a misspelt production is none by accident.
+const (
+	envDevelopment = "development"
+	envStaging     = "staging"
+	envProduction  = "production"
+)
+
+// Development says whether conveniences are in place that production must not have.
+func (s *Settings) Development() bool { return s.Environment == envDevelopment }
+
+// Production says whether this serves real users.
+func (s *Settings) Production() bool { return s.Environment == envProduction }
+
+// settings reads the settings once; the error names everything that is wrong with them.
+func (a *app) settings() (*Settings, error) {
+	if a.loaded != nil {
+		return a.loaded, nil
+	}
+	src, err := readSources(a.environ, a.dotenv)
+	if err != nil {
+		return nil, err
+	}
+	s, err := loadSettings(src)
+	if err != nil {
+		return nil, err
+	}
+	a.loaded = s
+	return s, nil
+}
+
+// logger logs to stderr: text where a person develops, JSON elsewhere.
+func (a *app) logger(s *Settings) *slog.Logger {
+	options := &slog.HandlerOptions{Level: s.LogLevel}
+	if s.Development() {
+		return slog.New(slog.NewTextHandler(a.stderr, options))
+	}
+	return slog.New(slog.NewJSONHandler(a.stderr, options))
+}
+
+// settingsError is all that is wrong with the settings.
+type settingsError struct{ problems []string }
+
+func (e *settingsError) Error() string {
+	if len(e.problems) == 1 {
+		return "a setting cannot be used: " + e.problems[0]
+	}
+	return fmt.Sprintf("%d settings cannot be used:\n  %s", len(e.problems), strings.Join(e.problems, "\n  "))
+}
+
+// loadSettings reads every declared setting. A value that is empty is the default.
+func loadSettings(src sources) (*Settings, error) {
+	s, wrong := &Settings{}, &settingsError{}
+	for _, d := range declared() {
+		value, err := src.value(d)
+		if value == "" {
+			value = d.def
+		}
+		if err == nil {
+			err = d.read(s, value)
+		}
+		if err != nil {
+			wrong.problems = append(wrong.problems, d.name+": "+d.complaint(value, err))
+		}
+	}
+	if len(wrong.problems) == 0 {
+		wrong.problems = s.contradictions()
+	}
+	if len(wrong.problems) > 0 {
+		return nil, wrong
+	}
+	return s, nil
+}
+
+// shownValue bounds what a message quotes of a value.
+const shownValue = 60
+
+// complaint quotes what was given, unless it is secret.
+func (d *setting) complaint(value string, err error) string {
+	if d.secret || value == "" || errors.As(err, new(*sourceError)) {
+		return err.Error()
+	}
+	if len(value) > shownValue {
+		value = value[:shownValue] + "..."
+	}
+	return fmt.Sprintf("%s, not %q", err, value)
+}
+
+// contradictions says what is wrong with settings that are right one by one.
+func (s *Settings) contradictions() (problems []string) {
+	shared := strings.HasPrefix(s.JWTAlgorithm, "HS")
+	switch {
+	case shared && s.JWTJWKSURL != "":
+		problems = append(problems, "JWT_ALGORITHM: an issuer's tokens (JWT_JWKS_URL) are RS256 or ES256, or their longer forms, not "+s.JWTAlgorithm)
+	case !shared && s.JWTJWKSURL == "":
+		problems = append(problems, "JWT_JWKS_URL: it is needed to check tokens by JWT_ALGORITHM="+s.JWTAlgorithm)
+	}
+	if s.DatabaseURL == "" && s.DatabaseMigrateURL != "" {
+		problems = append(problems, "DATABASE_MIGRATE_URL: it goes with DATABASE_URL, which is not set")
+	}
+	return problems
+}
+
+// oneOf reads one of a few words.
+func oneOf(into func(*Settings) *string, words ...string) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		if !slices.Contains(words, value) {
+			return errors.New("it must be " + orList(words))
+		}
+		*into(s) = value
+		return nil
+	}
+}
+
+func orList(words []string) string {
+	if len(words) == 1 {
+		return words[0]
+	}
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}
+
+// anyText reads whatever is there.
+func anyText(into func(*Settings) *string) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		*into(s) = value
+		return nil
+	}
+}
+
+// credential reads a key that goes into a header.
+func credential(into func(*Settings) *Secret) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		for i := range len(value) {
+			if value[i] <= ' ' || value[i] > '~' {
+				return errors.New("it must be one word of printable ASCII")
+			}
+		}
+		*into(s) = Secret(value)
+		return nil
+	}
+}
+
+// between reads a whole number.
+func between(into func(*Settings) *int, low, high int) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		n, err := strconv.Atoi(value)
+		if err != nil || n < low || n > high {
+			return fmt.Errorf("it must be a whole number from %d to %d", low, high)
+		}
+		*into(s) = n
+		return nil
+	}
+}
+
+// postgresURL reads a connection string; the error never quotes it.
+func postgresURL(into func(*Settings) *Secret) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		*into(s) = Secret(value)
+		if value == "" {
+			return nil
+		}
+		_, err := ledger.ConnConfig(value, "", false)
+		return err
+	}
+}
+
+// existing reads a path to something that must be there; "" is allowed.
+func existing(what string, isDir bool, into func(*Settings) *string) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		*into(s) = value
+		if value == "" {
+			return nil
+		}
+		info, err := os.Stat(value)
+		if err != nil || info.IsDir() != isDir {
+			return fmt.Errorf("it must be a path to %s that exists", what)
+		}
+		return nil
+	}
+}

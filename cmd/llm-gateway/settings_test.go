@@ -1,0 +1,278 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// load reads settings from an environment and the text of a .env file.
+func load(t testing.TB, dotenv string, environ ...string) (*Settings, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), dotenvFile)
+	if dotenv != "" {
+		writeFile(t, path, dotenv)
+	}
+	return (&app{environ: environ, dotenv: path}).settings()
+}
+
+func writeFile(t testing.TB, path, text string) string {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestSettingsDefaults(t *testing.T) {
+	t.Parallel()
+	s, err := load(t, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Settings{Host: "0.0.0.0", Port: 8000, Environment: "development", LogLevel: slog.LevelInfo, AutoMigrate: true,
+		DataDir: "./data", JWTAlgorithm: "HS256", JWTTokenTTL: 30 * time.Minute, OpenAIBaseURL: "https://api.openai.com/v1",
+		Simulated: true, Currency: "USD", DefaultBalance: s.DefaultBalance, ReservePolicy: "cap", Degraded: "deny", ModelsFormat: "openai"}
+	if *s != want {
+		t.Errorf("got  %+v\nwant %+v", *s, want)
+	}
+	if s.DefaultBalance.String() != "100" {
+		t.Errorf("BILLING_DEFAULT_BALANCE is %s", s.DefaultBalance)
+	}
+}
+
+func TestSettingsGood(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := writeFile(t, filepath.Join(dir, "prices.yaml"), "x")
+	for _, c := range []struct {
+		set  string
+		read func(*Settings) any
+		want any
+	}{
+		{"HOST=::1", func(s *Settings) any { return s.Host }, "::1"},
+		{"HOST=gateway.example.com", func(s *Settings) any { return s.Host }, "gateway.example.com"},
+		{"PORT=0", func(s *Settings) any { return s.Port }, 0},
+		{"PORT= 9000 ", func(s *Settings) any { return s.Port }, 9000},
+		{"ENVIRONMENT=production", func(s *Settings) any { return s.Production() && !s.Development() && !s.Simulated }, true},
+		{"ENVIRONMENT=staging", func(s *Settings) any { return !s.Production() && !s.Development() && s.Simulated }, true},
+		{"LOG_LEVEL=debug", func(s *Settings) any { return s.LogLevel }, slog.LevelDebug},
+		{"LOG_LEVEL=WARNING", func(s *Settings) any { return s.LogLevel }, slog.LevelWarn},
+		{"AUTO_MIGRATE=False", func(s *Settings) any { return s.AutoMigrate }, false},
+		{"PG_POOLER=transaction", func(s *Settings) any { return s.Pooled }, true},
+		{"DATABASE_URL=postgres://u:p@h/d", func(s *Settings) any { return string(s.DatabaseURL) }, "postgres://u:p@h/d"},
+		{"DATABASE_URL=host=h user=u", func(s *Settings) any { return string(s.DatabaseURL) }, "host=h user=u"},
+		{"EMBEDDED_POSTGRES_BIN=fetch", func(s *Settings) any { return s.EmbeddedBin }, "fetch"},
+		{"EMBEDDED_POSTGRES_BIN=" + dir, func(s *Settings) any { return s.EmbeddedBin }, dir},
+		{"LEDGER_SHARDS=", func(s *Settings) any { return s.LedgerShards }, 0},
+		{"LEDGER_SHARDS=1024", func(s *Settings) any { return s.LedgerShards }, 1024},
+		{"JWT_ACCESS_TOKEN_EXPIRE_MINUTES=60", func(s *Settings) any { return s.JWTTokenTTL }, time.Hour},
+		{"OPENAI_API_KEY=sk-1", func(s *Settings) any { return string(s.OpenAIKey) }, "sk-1"},
+		{"OPENAI_BASE_URL=http://127.0.0.1:9/v1", func(s *Settings) any { return s.OpenAIBaseURL }, "http://127.0.0.1:9/v1"},
+		{"SIMULATED_PROVIDER=off", func(s *Settings) any { return s.Simulated }, false},
+		{"PRICE_BOOK=" + file, func(s *Settings) any { return s.PriceBook }, file},
+		{"BILLING_CURRENCY=EUR", func(s *Settings) any { return s.Currency }, "EUR"},
+		{"BILLING_DEFAULT_BALANCE=0", func(s *Settings) any { return s.DefaultBalance.String() }, "0"},
+		{"RESERVE_POLICY=refuse", func(s *Settings) any { return s.ReservePolicy }, "refuse"},
+		{"MODELS_FORMAT=array", func(s *Settings) any { return s.ModelsFormat }, "array"},
+	} {
+		s, err := load(t, "", c.set)
+		if err != nil {
+			t.Errorf("%s: %v", c.set, err)
+		} else if got := c.read(s); got != c.want {
+			t.Errorf("%s: read as %v", c.set, got)
+		}
+	}
+	s, err := load(t, "", "ENVIRONMENT=production", "SIMULATED_PROVIDER=on")
+	if err != nil || !s.Simulated {
+		t.Errorf("asked for by name, the simulated provider is %v in production: %v", s, err)
+	}
+}
+
+func TestSettingsBad(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ set, want string }{
+		{"HOST=localhost:80", `HOST: it must be an IP address or a host name, without a port, not "localhost:80"`},
+		{"HOST=a b", "HOST: it must be"},
+		{"PORT=x", `PORT: it must be a whole number from 0 to 65535, not "x"`},
+		{"PORT=65536", "PORT: it must be"},
+		{"PORT=-1", "PORT: it must be"},
+		{"ENVIRONMENT=prod", "ENVIRONMENT: it must be development, staging or production"},
+		{"LOG_LEVEL=loud", "LOG_LEVEL: it must be DEBUG, INFO, WARN or ERROR"},
+		{"AUTO_MIGRATE=yes", "AUTO_MIGRATE: it must be true or false"},
+		{"PG_POOLER=session", "PG_POOLER: it must be none or transaction"},
+		{"DATABASE_URL=postgres://u:hunter2@h:port/d", "DATABASE_URL: the Postgres URL cannot be used"},
+		{"DATABASE_MIGRATE_URL=postgres://u:hunter2@h/d", "DATABASE_MIGRATE_URL: it goes with DATABASE_URL"},
+		{"EMBEDDED_POSTGRES_BIN=/no/such", "EMBEDDED_POSTGRES_BIN: it must be a path to a directory that exists"},
+		{"LEDGER_SHARDS=0", "LEDGER_SHARDS: it must be a whole number from 1 to 1024"},
+		{"LEDGER_SHARDS=1025", "LEDGER_SHARDS: it must be"},
+		{"JWT_ALGORITHM=none", "JWT_ALGORITHM: it must be HS256"},
+		{"JWT_ALGORITHM=RS256", "JWT_JWKS_URL: it is needed to check tokens by JWT_ALGORITHM=RS256"},
+		{"JWT_JWKS_URL=https://i.example.com/keys", "JWT_ALGORITHM: an issuer's tokens"},
+		{"JWT_JWKS_URL=ftp://i.example.com", "JWT_JWKS_URL: it must be http://"},
+		{"JWT_ACCESS_TOKEN_EXPIRE_MINUTES=0", "JWT_ACCESS_TOKEN_EXPIRE_MINUTES: it must be a whole number from 1 to"},
+		{"OPENAI_API_KEY=hunter2 x", "OPENAI_API_KEY: it must be one word of printable ASCII"},
+		{"OPENAI_BASE_URL=https://me:hunter2@h/v1", "OPENAI_BASE_URL: it must be http://... or https://..., without credentials"},
+		{"SIMULATED_PROVIDER=yes", "SIMULATED_PROVIDER: it must be auto, on or off"},
+		{"PRICE_BOOK=/no/such/hidden", "PRICE_BOOK: it must be a path to a file that exists"},
+		{"BILLING_CURRENCY=usd", "BILLING_CURRENCY: it must be three capital letters"},
+		{"BILLING_DEFAULT_BALANCE=-1", "BILLING_DEFAULT_BALANCE: it must be an amount of 0 or more"},
+		{"BILLING_DEFAULT_BALANCE=1e3", "BILLING_DEFAULT_BALANCE: it must be an amount"},
+		{"BILLING_DEFAULT_BALANCE=0.0000000000001", "BILLING_DEFAULT_BALANCE: it must be an amount"},
+		{"RESERVE_POLICY=ask", "RESERVE_POLICY: it must be cap or refuse"},
+		{"BILLING_DEGRADED=spool", "BILLING_DEGRADED: it must be deny; spool is not in this release"},
+		{"BILLING_DEGRADED=free", "BILLING_DEGRADED: it must be deny"},
+		{"MODELS_FORMAT=xml", "MODELS_FORMAT: it must be openai or array"},
+		{"MODELS_FORMAT=" + strings.Repeat("x", 1000), `xxx..."`},
+	} {
+		_, err := load(t, "", c.set)
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%.80s: %v, want %s", c.set, err, c.want)
+		}
+	}
+	_, err := load(t, "", "PORT=x", "LOG_LEVEL=loud", "BILLING_CURRENCY=euro")
+	if err == nil || strings.Count(err.Error(), "\n") != 3 || !strings.HasPrefix(err.Error(), "3 settings cannot be used") {
+		t.Errorf("three bad values: %v", err)
+	}
+}
+
+func TestSecretsFromFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	good := writeFile(t, filepath.Join(dir, "good"), "sk-from-file\n")
+	empty := writeFile(t, filepath.Join(dir, "empty"), " \n")
+	large := writeFile(t, filepath.Join(dir, "large"), strings.Repeat("x", maxSettingsFile+1))
+	for _, d := range declared() {
+		if !d.secret || strings.HasPrefix(d.name, "DATABASE") {
+			continue
+		}
+		s, err := load(t, "", d.name+"_FILE="+good)
+		if err != nil || !strings.Contains(fmt.Sprintf("%s %s %s %s", plain(s.JWTSecretKey), plain(s.OpenAIKey), plain(s.AnthropicKey), plain(s.GeminiKey)), "sk-from-file") {
+			t.Errorf("%s_FILE: %v", d.name, err)
+		}
+	}
+	for _, c := range []struct {
+		dotenv  string
+		environ []string
+		want    string // the key, or a part of the error
+	}{
+		{"", []string{"OPENAI_API_KEY_FILE=" + dir + "/none"}, "the file that OPENAI_API_KEY_FILE names cannot be used"},
+		{"", []string{"OPENAI_API_KEY_FILE=" + empty}, "it is empty"},
+		{"", []string{"OPENAI_API_KEY_FILE=" + large}, "it is larger than"},
+		{"", []string{"OPENAI_API_KEY_FILE=" + good, "OPENAI_API_KEY=a"}, "both it and OPENAI_API_KEY_FILE are set"},
+		{"", []string{"OPENAI_API_KEY_FILE=" + good, "OPENAI_API_KEY="}, "sk-from-file"},
+		{"OPENAI_API_KEY_FILE=" + good, nil, "sk-from-file"},
+		{"OPENAI_API_KEY_FILE=" + good, []string{"OPENAI_API_KEY=from-env"}, "from-env"},
+		{"OPENAI_API_KEY=from-dotenv", []string{"OPENAI_API_KEY_FILE=" + good}, "sk-from-file"},
+		{"", []string{"MODELS_FORMAT_FILE=" + good}, ""}, // not a secret, so not a setting
+	} {
+		s, err := load(t, c.dotenv, c.environ...)
+		got := fmt.Sprint(err)
+		if err == nil {
+			got = plain(s.OpenAIKey)
+		}
+		if !strings.Contains(got, c.want) {
+			t.Errorf("%q %q: %s, want %s", c.dotenv, c.environ, got, c.want)
+		}
+	}
+}
+
+func plain(s Secret) string { return string(s) }
+
+func TestDotenv(t *testing.T) {
+	t.Parallel()
+	s, err := load(t, "# a comment\nPORT=9001\nHOST='127.0.0.1'\nMODELS_FORMAT=array\nUNKNOWN=x\n", "PORT=9002", "MODELS_FORMAT=")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Port != 9002 || s.Host != "127.0.0.1" || s.ModelsFormat != "openai" {
+		t.Errorf("port %d, host %s, format %s: the environment must win, also when empty", s.Port, s.Host, s.ModelsFormat)
+	}
+	for _, c := range []struct{ text, want string }{
+		{"PORT=1\nthis is hunter2\n", "line 2 "},
+		{"\n\n# c\nhunter2 without equals", "line 4 "},
+		{"PORT=1\nJWT_SECRET_KEY=\"hunter2\nHOST=x\n", "line 2 "},
+		{"A='x\ny'\nB=2\n=hunter2\n", "line 4 "},
+		{"A=1\x00hunter2\n", "line 1 "},
+		{strings.Repeat("# hunter2\n", maxSettingsFile/5), "larger than"},
+	} {
+		_, err := load(t, c.text)
+		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), dotenvFile) ||
+			strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%.40q: %v, want %s", c.text, err, c.want)
+		}
+	}
+}
+
+func TestSecretIsNeverPrinted(t *testing.T) {
+	t.Parallel()
+	s := Settings{OpenAIKey: "hunter2", DatabaseURL: "hunter2"}
+	var log strings.Builder
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "settings", s, "key", s.OpenAIKey)
+	for _, text := range []string{fmt.Sprint(s), fmt.Sprintf("%+v %#v %q", s, s, s.OpenAIKey), log.String()} {
+		if strings.Contains(text, "hunter2") {
+			t.Errorf("printed: %s", text)
+		}
+	}
+}
+
+func TestSigningSecret(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, c := range []struct {
+		s    Settings
+		want string
+	}{
+		{Settings{Environment: envDevelopment, JWTSecretKey: "short"}, "short"},
+		{Settings{Environment: envProduction}, "JWT_SECRET_KEY (or JWT_SECRET_KEY_FILE) must be set where ENVIRONMENT is production"},
+		{Settings{Environment: envStaging}, "must be set where ENVIRONMENT is staging"},
+		{Settings{Environment: envProduction, JWTSecretKey: Secret(strings.Repeat("x", 31))}, "has 31 bytes"},
+		{Settings{Environment: envProduction, JWTSecretKey: Secret(strings.Repeat("x", 32))}, strings.Repeat("x", 32)},
+		{Settings{Environment: envDevelopment, JWTJWKSURL: "https://x"}, "tokens come from the issuer"},
+		{Settings{Environment: envDevelopment, DataDir: writeFile(t, filepath.Join(dir, "file"), "")}, "kept in DATA_DIR"},
+	} {
+		secret, err := c.s.signingSecret()
+		if got := fmt.Sprint(string(secret), err); !strings.Contains(got, c.want) {
+			t.Errorf("%+v: %s, want %s", c.s, got, c.want)
+		}
+	}
+}
+
+// TestSecretIsMadeOnce lets many processes' worth of goroutines make it at once.
+func TestSecretIsMadeOnce(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "data")
+	secrets := make([]string, 32)
+	var all sync.WaitGroup
+	for i := range secrets {
+		all.Go(func() {
+			secret, err := keptSecret(dir)
+			if err != nil {
+				t.Error(err)
+			}
+			secrets[i] = string(secret)
+		})
+	}
+	all.Wait()
+	for _, s := range secrets {
+		if s != secrets[0] || len(s) != 2*minSecret {
+			t.Fatalf("secrets differ: %q", secrets)
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 {
+		t.Fatalf("left behind: %v %v", entries, err)
+	}
+	if info, err := entries[0].Info(); err != nil || info.Mode() != 0o600 {
+		t.Errorf("mode %v %v", info.Mode(), err)
+	}
+	writeFile(t, filepath.Join(dir, madeSecretFile), "")
+	if _, err := keptSecret(dir); err == nil {
+		t.Error("an empty secret was taken")
+	}
+}

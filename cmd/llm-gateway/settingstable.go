@@ -1,0 +1,249 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"llm-gateway/domain"
+)
+
+// setting declares one setting. env.example repeats the table, and a test holds it to that.
+type setting struct {
+	name   string
+	def    string // the default; "" also where the absence means something
+	secret bool   // may come as name_FILE, and is never shown
+	about  string // what it is, for env.example
+	read   func(s *Settings, value string) error
+}
+
+// maxTokenMinutes bounds JWT_ACCESS_TOKEN_EXPIRE_MINUTES: a year.
+const maxTokenMinutes = 365 * 24 * 60
+
+// declared is every setting, in the order in which a new operator meets them.
+func declared() []setting {
+	var all []setting
+	for _, part := range [...][]setting{serverSettings(), storeSettings(), tokenSettings(), providerSettings(), moneySettings()} {
+		all = append(all, part...)
+	}
+	return all
+}
+
+func serverSettings() []setting {
+	return []setting{
+		{"HOST", "0.0.0.0", false, "The address that the gateway listens on: an IP address or a host name.", readHost},
+		{"PORT", "8000", false, "The port that it listens on. 0 takes any free one, which the first line of output names.",
+			between(func(s *Settings) *int { return &s.Port }, 0, 65535)},
+		{"ENVIRONMENT", envDevelopment, false,
+			"development, staging or production. Only development makes a JWT_SECRET_KEY and prints a token at the start; production has no simulated provider unless asked for by name.",
+			oneOf(func(s *Settings) *string { return &s.Environment }, envDevelopment, envStaging, envProduction)},
+		{"LOG_LEVEL", "INFO", false, "DEBUG, INFO, WARN or ERROR.", readLogLevel},
+	}
+}
+
+func storeSettings() []setting {
+	return []setting{
+		{"DATABASE_URL", "", true,
+			"Postgres, as postgres://user:password@host:port/database?sslmode=require. Empty: an embedded Postgres, kept in DATA_DIR.",
+			postgresURL(func(s *Settings) *Secret { return &s.DatabaseURL })},
+		{"DATABASE_MIGRATE_URL", "", true,
+			"Postgres for `migrate`: a login that may create tables and a role. Empty: DATABASE_URL.",
+			postgresURL(func(s *Settings) *Secret { return &s.DatabaseMigrateURL })},
+		{"AUTO_MIGRATE", "true", false,
+			"true: `serve` brings the database up to date at its start, under a lock. false: that is left to `llm-gateway migrate`.", readAutoMigrate},
+		{"PG_POOLER", "none", false,
+			"transaction: a transaction pooler such as PgBouncer stands before Postgres, so nothing is kept on the server between transactions. Otherwise none.", readPooler},
+		{"DATA_DIR", "./data", false,
+			"What this process keeps: the embedded Postgres, a made JWT secret. One `serve` at a time. Put it on a durable volume.",
+			anyText(func(s *Settings) *string { return &s.DataDir })},
+		{"EMBEDDED_POSTGRES_BIN", "", false,
+			"The directory of the initdb and postgres that the embedded Postgres uses. Empty: the newest on this machine, otherwise prebuilt ones are fetched once; fetch: always those.", readEmbeddedBin},
+		{"LEDGER_SHARDS", "", false,
+			"From 1 to 1024: how many chains the ledger has, fixed for good when it is initialised. Empty: what the ledger was initialised with; 8 for a new one. Another number than the ledger's is refused.", readShards},
+	}
+}
+
+func tokenSettings() []setting {
+	return []setting{
+		{"JWT_SECRET_KEY", "", true,
+			"The secret that tokens are signed with, 32 bytes or more. Empty: in development one is made and kept in DATA_DIR; elsewhere the start is refused.",
+			anySecret(func(s *Settings) *Secret { return &s.JWTSecretKey })},
+		{"JWT_ALGORITHM", "HS256", false,
+			"HS256, HS384 or HS512 with JWT_SECRET_KEY; RS256, RS384, RS512, ES256, ES384 or ES512 with JWT_JWKS_URL.",
+			oneOf(func(s *Settings) *string { return &s.JWTAlgorithm },
+				"HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512")},
+		{"JWT_ACCESS_TOKEN_EXPIRE_MINUTES", "30", false, "How long a token of `llm-gateway token` is valid, in minutes, where nothing else is asked for.", readTokenTTL},
+		{"JWT_JWKS_URL", "", false, "Where the public keys of your identity provider are. Empty: tokens are signed with JWT_SECRET_KEY.",
+			webURL(func(s *Settings) *string { return &s.JWTJWKSURL })},
+	}
+}
+
+func providerSettings() []setting {
+	return []setting{
+		{"OPENAI_API_KEY", "", true, "The key for OpenAI. Empty: its models answer 503 provider_not_configured.",
+			credential(func(s *Settings) *Secret { return &s.OpenAIKey })},
+		{"ANTHROPIC_API_KEY", "", true, "The key for Anthropic. Empty: its models answer 503 provider_not_configured.",
+			credential(func(s *Settings) *Secret { return &s.AnthropicKey })},
+		{"GOOGLE_GEMINI_API_KEY", "", true, "The key for Google's Gemini. Empty: its models answer 503 provider_not_configured.",
+			credential(func(s *Settings) *Secret { return &s.GeminiKey })},
+		{"OPENAI_BASE_URL", "https://api.openai.com/v1", false, "Where OpenAI, or what speaks its API, is. A trailing /v1 may be there or not.",
+			webURL(func(s *Settings) *string { return &s.OpenAIBaseURL })},
+		{"SIMULATED_PROVIDER", "auto", false,
+			"on, off or auto: the provider that needs no key and answers by itself, with priced models of its own. auto: on, but off where ENVIRONMENT is production.", readSimulated},
+	}
+}
+
+func moneySettings() []setting {
+	return []setting{
+		{"PRICE_BOOK", "", false, "A price book file (YAML) in place of the built-in prices.",
+			existing("a file", false, func(s *Settings) *string { return &s.PriceBook })},
+		{"BILLING_CURRENCY", "USD", false, "The currency of the ledger and its prices, three capital letters; fixed for good when the ledger is initialised.", readCurrency},
+		{"BILLING_DEFAULT_BALANCE", "100.0", false, "What an account is opened with, by its first valid token.", readDefaultBalance},
+		{"RESERVE_POLICY", "cap", false,
+			"What happens to a request without a maximum of its own, where the balance does not afford the model's: cap lowers the maximum to what it affords and says so; refuse answers 402.",
+			oneOf(func(s *Settings) *string { return &s.ReservePolicy }, "cap", "refuse")},
+		{"BILLING_DEGRADED", "deny", false, "deny: while Postgres is away, requests are answered 503 with Retry-After.", readDegraded},
+		{"MODELS_FORMAT", "openai", false, "What GET /v1/models answers: openai (an object with data) or array (the bare list).",
+			oneOf(func(s *Settings) *string { return &s.ModelsFormat }, "openai", "array")},
+	}
+}
+
+func readHost(s *Settings, value string) error {
+	s.Host = value
+	if _, err := netip.ParseAddr(value); err == nil {
+		return nil
+	}
+	if value != strings.Trim(value, ".-") || strings.ContainsFunc(value, notInHostName) {
+		return errors.New("it must be an IP address or a host name, without a port")
+	}
+	return nil
+}
+
+func notInHostName(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '.' && r != '-'
+}
+
+func readLogLevel(s *Settings, value string) error {
+	switch strings.ToUpper(value) {
+	case "DEBUG":
+		s.LogLevel = slog.LevelDebug
+	case "INFO":
+		s.LogLevel = slog.LevelInfo
+	case "WARN", "WARNING":
+		s.LogLevel = slog.LevelWarn
+	case "ERROR":
+		s.LogLevel = slog.LevelError
+	default:
+		return errors.New("it must be DEBUG, INFO, WARN or ERROR")
+	}
+	return nil
+}
+
+func readAutoMigrate(s *Settings, value string) error {
+	yes, err := strconv.ParseBool(strings.ToLower(value))
+	if err != nil {
+		return errors.New("it must be true or false")
+	}
+	s.AutoMigrate = yes
+	return nil
+}
+
+func readPooler(s *Settings, value string) error {
+	s.Pooled = value == "transaction"
+	if !s.Pooled && value != "none" {
+		return errors.New("it must be none or transaction")
+	}
+	return nil
+}
+
+// fetchBinaries is the word that embedded.Options.BinDir takes for the prebuilt binaries.
+const fetchBinaries = "fetch"
+
+func readEmbeddedBin(s *Settings, value string) error {
+	if value == fetchBinaries {
+		s.EmbeddedBin = value
+		return nil
+	}
+	return existing("a directory", true, func(s *Settings) *string { return &s.EmbeddedBin })(s, value)
+}
+
+func readShards(s *Settings, value string) error {
+	if value == "" {
+		return nil
+	}
+	return between(func(s *Settings) *int { return &s.LedgerShards }, 1, domain.MaxShards)(s, value)
+}
+
+func anySecret(into func(*Settings) *Secret) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		*into(s) = Secret(value)
+		return nil
+	}
+}
+
+func readTokenTTL(s *Settings, value string) error {
+	minutes := 0
+	err := between(func(*Settings) *int { return &minutes }, 1, maxTokenMinutes)(s, value)
+	s.JWTTokenTTL = time.Duration(minutes) * time.Minute
+	return err
+}
+
+// webURL reads an address; "" is allowed.
+func webURL(into func(*Settings) *string) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		*into(s) = value
+		if value == "" {
+			return nil
+		}
+		u, err := url.Parse(value)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+			return &sourceError{"it must be http://... or https://..., without credentials"} // which a quote would show
+		}
+		return nil
+	}
+}
+
+func readSimulated(s *Settings, value string) error {
+	switch value {
+	case "on", "off":
+		s.Simulated = value == "on"
+	case "auto":
+		s.Simulated = !s.Production() // ENVIRONMENT is read before
+	default:
+		return errors.New("it must be auto, on or off")
+	}
+	return nil
+}
+
+func readCurrency(s *Settings, value string) error {
+	s.Currency = value
+	if domain.CheckCurrency(value) != nil {
+		return errors.New("it must be three capital letters, such as USD")
+	}
+	return nil
+}
+
+func readDefaultBalance(s *Settings, value string) error {
+	amount, err := domain.ParseAmount(value)
+	if err != nil || amount.Sign() < 0 {
+		return fmt.Errorf("it must be an amount of 0 or more with at most %d decimals, such as 100.0", domain.AmountScale)
+	}
+	s.DefaultBalance = amount
+	return nil
+}
+
+func readDegraded(s *Settings, value string) error {
+	s.Degraded = value
+	switch value {
+	case "deny":
+		return nil
+	case "spool":
+		return errors.New("it must be deny; spool is not in this release")
+	}
+	return errors.New("it must be deny")
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/MicahParks/keyfunc/v3"
+	"github.com/google/uuid"
+
+	"llm-gateway/domain"
+	"llm-gateway/gateway"
+	"llm-gateway/gateway/observe"
+	"llm-gateway/gateway/provider"
+	"llm-gateway/ledger"
+)
+
+// clockTolerance is how far this process's clock may be from Postgres's: the events' times are the
+// gateway's, and two gateways must not tell them apart by more.
+const clockTolerance = 2 * time.Second
+
+// issuerTime bounds one fetch of an issuer's keys, and how long a token with an unknown key waits for
+// its turn to cause one.
+const issuerTime = 5 * time.Second
+
+// parts is a wired gateway: what serve runs and tests drive.
+type parts struct {
+	gateway *gateway.Gateway
+	ledger  *ledger.Postgres
+	prices  *priceFile
+}
+
+// wire puts a gateway together over an initialised ledger. ctx is the life of what runs behind it.
+func wire(ctx context.Context, s *Settings, d database, m ledger.Meta, log *slog.Logger) (*parts, error) {
+	tokens, err := tokensOf(ctx, s, log)
+	if err != nil {
+		return nil, err
+	}
+	prices, err := openPrices(s)
+	if err != nil {
+		return nil, err
+	}
+	providers, missing, err := providersOf(s)
+	if err != nil {
+		return nil, err
+	}
+	metrics := observe.NewMetrics()
+	config := d.config(m)
+	config.Hooks = ledger.Hooks{Batch: metrics.Batch, Retry: func(err error) {
+		metrics.BatchRetry(err)
+		log.Warn("the ledger tries a batch again", "error", err)
+	}}
+	l, err := ledger.Open(ctx, config)
+	if err != nil {
+		return nil, databaseError(err, d.URL)
+	}
+	g, err := gateway.New(gateway.Config{
+		Ledger: l, Reader: l, Keys: keyStore{l.Pool()}, Tokens: tokens, Prices: prices.book, Providers: providers,
+		Missing: missing, Owner: uuid.New(), Currency: m.Currency, DefaultBalance: s.DefaultBalance,
+		ReservePolicy: gateway.ReservePolicy(s.ReservePolicy), ModelsArray: s.ModelsFormat == "array",
+		Ready: readiness(l), Version: version(), Environment: s.Environment, Metrics: metrics, Log: log,
+	})
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	return &parts{gateway: g, ledger: l, prices: prices}, nil
+}
+
+// close lets what is under way settle, then closes the ledger.
+func (p *parts) close() {
+	p.gateway.Close()
+	p.ledger.Close()
+}
+
+// readiness asks Postgres for its time: it must answer, and be ours.
+func readiness(l *ledger.Postgres) func(context.Context) error {
+	return func(ctx context.Context) error {
+		skew, err := l.ClockSkew(ctx)
+		switch {
+		case err != nil:
+			return errors.New("Postgres does not answer") // the cause may name hosts and logins
+		case skew.Abs() > clockTolerance:
+			return fmt.Errorf("this gateway's clock is %s from Postgres's; at most %s is tolerated", skew.Round(time.Millisecond), clockTolerance)
+		}
+		return nil
+	}
+}
+
+// tokensOf checks tokens by the shared secret, or by an issuer's public keys, which are fetched now
+// and kept fresh until ctx ends.
+func tokensOf(ctx context.Context, s *Settings, log *slog.Logger) (*gateway.Tokens, error) {
+	if s.JWTJWKSURL == "" {
+		secret, err := s.signingSecret()
+		if err != nil {
+			return nil, err
+		}
+		return gateway.NewTokens(s.JWTAlgorithm, secret)
+	}
+	mustAnswer := false // a gateway without keys would refuse every token and look as if it worked
+	keys, err := keyfunc.NewDefaultOverrideCtx(ctx, []string{s.JWTJWKSURL}, keyfunc.Override{
+		HTTPTimeout: issuerTime, RateLimitWaitMax: issuerTime, NoErrorReturnFirstHTTPReq: &mustAnswer,
+		RefreshErrorHandlerFunc: func(string) func(context.Context, error) {
+			return func(_ context.Context, err error) { log.Warn("JWT_JWKS_URL: the keys were not fetched", "error", err) }
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("JWT_JWKS_URL: the issuer's keys cannot be fetched: %s", reason(err))
+	}
+	return gateway.NewIssuerTokens(s.JWTAlgorithm, keys.Keyfunc)
+}
+
+// providersOf sets up what can be called, and says of the others what is missing.
+func providersOf(s *Settings) (map[string]provider.Provider, map[string]string, error) {
+	const notYet = "This release does not call it yet."
+	providers := map[string]provider.Provider{}
+	missing := map[string]string{
+		"openai":    "Set OPENAI_API_KEY.",
+		"anthropic": "Set ANTHROPIC_API_KEY.",
+		"gemini":    "Set GOOGLE_GEMINI_API_KEY.",
+		"simulated": "Set SIMULATED_PROVIDER=on.",
+	}
+	if s.AnthropicKey != "" {
+		missing["anthropic"] = notYet
+	}
+	if s.GeminiKey != "" {
+		missing["gemini"] = notYet
+	}
+	if s.Simulated {
+		simulated := provider.NewSimulated()
+		providers[simulated.Name()] = simulated
+	}
+	if s.OpenAIKey != "" {
+		openai, err := provider.NewOpenAI(provider.OpenAIConfig{BaseURL: s.OpenAIBaseURL, APIKey: string(s.OpenAIKey)})
+		if err != nil {
+			return nil, nil, fmt.Errorf("OPENAI_BASE_URL: %w", err)
+		}
+		providers[openai.Name()] = openai
+	}
+	return providers, missing, nil
+}
+
+// priceFile is the price book in force: the built-in one, or PRICE_BOOK, which can be read again
+// while requests go on; each request keeps the book that it began with.
+type priceFile struct {
+	path     string
+	currency string
+	current  atomic.Pointer[domain.PriceBook]
+}
+
+func openPrices(s *Settings) (*priceFile, error) {
+	p := &priceFile{path: s.PriceBook, currency: s.Currency}
+	return p, p.reload()
+}
+
+func (p *priceFile) book() *domain.PriceBook { return p.current.Load() }
+
+// reload reads the book again; one that cannot be used leaves the present one in force.
+func (p *priceFile) reload() error {
+	book, _, err := openPriceBook(p.path, p.currency)
+	if err != nil {
+		return err
+	}
+	p.current.Store(book)
+	return nil
+}
