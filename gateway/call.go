@@ -21,7 +21,10 @@ import (
 const (
 	// maxBody bounds a request's body, in bytes: enough for a few large images.
 	maxBody = 32 << 20
-	// bodyTime bounds the reading of a body, so that slow senders hold nothing up for ever.
+	// trustedLength is how much of a Content-Length is allocated before a byte has come.
+	trustedLength = 1 << 20
+	// bodyTime bounds the reading of a body, so that slow senders hold nothing up for ever; also of
+	// one that nobody wants, because net/http reads it before it sends an early refusal.
 	bodyTime = 2 * time.Minute
 )
 
@@ -39,6 +42,7 @@ type call struct {
 	bodyHash string // of what the client sent
 	began    time.Time
 	stream   bool
+	counted  bool  // the input has been counted, exactly if that was possible
 	cap      int64 // output tokens per choice that the balance affords; 0 = not capped
 }
 
@@ -76,12 +80,9 @@ func readBody(c *gin.Context) ([]byte, error) {
 	if encoding := c.GetHeader("Content-Encoding"); encoding != "" && encoding != "identity" {
 		return nil, invalid("unsupported_parameter", "", "Send the body without Content-Encoding.")
 	}
-	control := http.NewResponseController(c.Writer)
-	control.SetReadDeadline(time.Now().Add(bodyTime)) //nolint:errcheck // a reader without deadlines has none to set
-	defer control.SetReadDeadline(time.Time{})        //nolint:errcheck // lifted: the wait for the answer is no read
 	var body bytes.Buffer
 	if c.Request.ContentLength > 0 {
-		body.Grow(int(c.Request.ContentLength) + bytes.MinRead)
+		body.Grow(int(min(c.Request.ContentLength, trustedLength)) + bytes.MinRead)
 	}
 	if _, err := body.ReadFrom(http.MaxBytesReader(c.Writer, c.Request.Body, maxBody)); err != nil {
 		if over := new(http.MaxBytesError); errors.As(err, &over) {
@@ -93,6 +94,7 @@ func readBody(c *gin.Context) ([]byte, error) {
 		return nil, &Error{Status: http.StatusBadRequest, Type: typeInvalid, Code: "invalid_json",
 			Message: "The body could not be read.", cause: err}
 	}
+	http.NewResponseController(c.Writer).SetReadDeadline(time.Time{}) //nolint:errcheck // lifted: the wait for the answer is no read
 	return body.Bytes(), nil
 }
 
@@ -164,6 +166,18 @@ func (k *call) set(path, raw string) error {
 	}
 	k.body = body
 	return nil
+}
+
+// countInput replaces the cheap bound of the input by its exact number of tokens, where that can be
+// known, and says whether the need became smaller.
+func (k *call) countInput() bool {
+	k.counted = true
+	tokens, exact := provider.CountPrompt(k.model.Name, k.body)
+	if !exact || k.asked.opaque || tokens+templateTokens >= k.need.InputTokens {
+		return false
+	}
+	k.need.InputTokens = tokens + templateTokens
+	return true
 }
 
 // capOutput limits the output to what the balance affords, in what is sent and in the need.

@@ -296,7 +296,7 @@ func (r *chatRequest) need(m *domain.Model) domain.Need {
 		InputTokens: r.inputBytes, AudioIn: r.audioIn, AudioOut: r.audioOut, ImageOut: r.imageOut,
 		ServiceTier: r.serviceTier,
 	}
-	if window := int64(m.Context); r.opaque || n.InputTokens > window {
+	if window := m.Context; r.opaque || n.InputTokens > window {
 		n.InputTokens = window
 	}
 	if m.AlwaysSearches || r.webSearch {

@@ -11,7 +11,8 @@ import (
 // Bounds of a request's JSON.
 const (
 	maxDepth = 64  // nesting of objects and arrays
-	maxKeys  = 512 // of one object that is searched for duplicates pair by pair
+	maxKeys  = 512 // of the top level, which is searched for duplicates pair by pair
+	fewKeys  = 64  // of any other object that is searched so; beyond, keys are indexed
 )
 
 // checkJSON accepts a body that every reader understands alike: one JSON object, valid UTF-8, not
@@ -75,16 +76,19 @@ func (s *scanner) nested(walk func() *Error) *Error {
 	return err
 }
 
-// text passes over a string and returns it raw, without the quotes.
+// text passes over a string and returns it raw, without the quotes. No byte is searched more than
+// twice, however many escapes there are.
 func (s *scanner) text() []byte {
 	s.i++
-	begin := s.i
+	begin, quote := s.i, -1
 	for {
-		quote := bytes.IndexByte(s.b[s.i:], '"')
-		escape := bytes.IndexByte(s.b[s.i:s.i+quote], '\\')
+		if quote < s.i {
+			quote = s.i + bytes.IndexByte(s.b[s.i:], '"')
+		}
+		escape := bytes.IndexByte(s.b[s.i:quote], '\\')
 		if escape < 0 {
-			s.i += quote + 1
-			return s.b[begin : s.i-1]
+			s.i = quote + 1
+			return s.b[begin:quote]
 		}
 		s.i += escape + 2
 	}
@@ -116,7 +120,7 @@ func (s *scanner) object() *Error {
 			return nil
 		}
 		key := unescape(s.text())
-		if many == nil && len(keys) == maxKeys {
+		if many == nil && (len(keys) == maxKeys || !top && len(keys) == fewKeys) {
 			many = index(keys)
 		}
 		if duplicate(keys, many, key, top) {

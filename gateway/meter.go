@@ -26,7 +26,7 @@ import (
 
 const (
 	// reserveTime bounds the wait for a reserve. Beyond it the client is told 503.
-	reserveTime = 5 * time.Second
+	reserveTime = 3 * time.Second
 	// settleTime bounds the wait for a settlement; the ledger tries that long to make it durable.
 	settleTime = 60 * time.Second
 	// reserveTries bounds how often a reserve is cut down to what the balance affords.
@@ -104,13 +104,14 @@ func (g *Gateway) reserve(ctx context.Context, k *call) (*hold, error) {
 	return nil, ledgerError(err)
 }
 
-// shrink makes the call's need smaller where that may help, and says whether it did.
+// shrink makes the call's need smaller where that may help, and says whether it did. The input is
+// counted at most once, and not at all for who has nothing: counting costs time.
 func (g *Gateway) shrink(k *call, spendable domain.Amount) (bool, error) {
-	if tokens, exact := provider.CountPrompt(k.model.Name, k.body); exact && !k.asked.opaque {
-		if tokens += templateTokens; tokens < k.need.InputTokens {
-			k.need.InputTokens = tokens
-			return true, nil
-		}
+	if spendable.Sign() <= 0 {
+		return false, nil
+	}
+	if !k.counted && k.countInput() {
+		return true, nil
 	}
 	if g.reservePolicy != ReserveCap || k.asked.maxOutput != 0 {
 		return false, nil

@@ -43,6 +43,7 @@ func (g *Gateway) recorded(c *gin.Context) {
 	c.Set(keyRecord, r)
 	c.Header("x-request-id", r.requestID)
 	c.Header("request-id", r.requestID)
+	http.NewResponseController(c.Writer).SetReadDeadline(time.Now().Add(bodyTime)) //nolint:errcheck // a reader without deadlines has none to set
 	writeSoon(c)
 	defer func() { // also where the connection is aborted
 		if c.FullPath() == "" || r.hold == nil && c.Writer.Status() < http.StatusBadRequest {
@@ -92,8 +93,9 @@ func requestID(own string) string {
 	if own == "" || len(own) > maxRequestID {
 		return uuid.NewString()
 	}
-	for i := 0; i < len(own); i++ {
-		if c := own[i]; !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.' || c == ':') {
+	for i := range len(own) {
+		c := own[i]
+		if fit := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.' || c == ':'; !fit {
 			return uuid.NewString()
 		}
 	}
@@ -105,10 +107,10 @@ func requestID(own string) string {
 func (g *Gateway) recovered(c *gin.Context) {
 	defer func() {
 		p := recover()
-		switch {
-		case p == nil:
+		switch p {
+		case nil:
 			return
-		case p == http.ErrAbortHandler: //nolint:errorlint // net/http compares it the same way
+		case http.ErrAbortHandler:
 			panic(p)
 		}
 		begun := c.Writer.Written()

@@ -1,0 +1,282 @@
+package gateway_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+
+	"llm-gateway/domain"
+	"llm-gateway/gateway"
+)
+
+// failing is a ledger whose n-th Append fails, from 1, before or after it has happened.
+type failing struct {
+	gateway.Ledger
+	n     int
+	after bool
+	err   error
+
+	mu    sync.Mutex
+	calls int
+}
+
+// Append implements gateway.Ledger.
+func (f *failing) Append(ctx context.Context, c domain.Command) (domain.Outcome, error) {
+	f.mu.Lock()
+	f.calls++
+	hit := f.calls == f.n
+	f.mu.Unlock()
+	switch {
+	case hit && f.after:
+		if _, err := f.Ledger.Append(ctx, c); err != nil {
+			return domain.Outcome{}, err
+		}
+		return domain.Outcome{}, f.err
+	case hit:
+		return domain.Outcome{}, f.err
+	}
+	return f.Ledger.Append(ctx, c)
+}
+
+func (f *failing) fired() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.calls >= f.n
+}
+
+// TestLedgerFailsAtTheNthAppend lets every Append of a request's life fail in turn, until one passes
+// clean: opening the account, reserve, settlement or release.
+func TestLedgerFailsAtTheNthAppend(t *testing.T) {
+	t.Parallel()
+	const settled = "reserve commit(provider) refund(remainder)"
+	const undone = "reserve refund(internal_error)"
+	for _, c := range []struct {
+		name, path, prompt string
+		after              bool
+		lives              []string // by N: open, reserve, settle or release, then clean
+	}{
+		{"whole, before", chatPath, "x", false, []string{"", "", "reserve", settled}},
+		{"whole, after", chatPath, "x", true, []string{"", undone, settled, settled}},
+		{"streamed, before", streamPath, "x", false, []string{"", "", "reserve", settled}},
+		{"streamed, after", streamPath, "x", true, []string{"", undone, settled, settled}},
+		{"refused, before", chatPath, "sim:status=500", false, []string{"", "", "reserve", "reserve refund(provider_error)"}},
+		{"refused, after", streamPath, "sim:status=500", true, []string{"", undone, "reserve refund(provider_error)", "reserve refund(provider_error)"}},
+		{"cut, before", streamPath, "sim:tokens=9 sim:cut=4", false, []string{"", "", "reserve", "reserve commit(counted) refund(remainder)"}},
+	} {
+		for _, fault := range []error{domain.ErrUnavailable, context.DeadlineExceeded, errors.New("connection reset")} {
+			for i, want := range c.lives {
+				f := &failing{n: i + 1, after: c.after, err: fault}
+				e := start(t, options{
+					wrap: func(l gateway.Ledger) gateway.Ledger { f.Ledger = l; return f },
+					open: func(domain.Command) bool { return want == "reserve" },
+				})
+				name := fmt.Sprintf("%s, %v at %d", c.name, fault, i+1)
+				a := e.post("cora", c.path, chatBody("sim-small", c.prompt, ""))
+				e.gw.Close() // what goes on behind the client's back
+				clean := !f.fired()
+				if clean != (i == len(c.lives)-1) {
+					t.Fatalf("%s: fired: %t", name, !clean)
+				}
+				var l life
+				for _, id := range e.asked.reserved("cora") {
+					l = e.life("cora", id)
+				}
+				if l.String() != want {
+					t.Errorf("%s: %q, want %q", name, l, want)
+				}
+				if !clean {
+					checkNothingLeaks(t, name, c.path, c.prompt, i, a)
+				}
+			}
+		}
+	}
+}
+
+// checkNothingLeaks: while the money is not known to have moved, no answer goes out, nor the end of
+// one.
+func checkNothingLeaks(t *testing.T, name, path, prompt string, step int, a answer) {
+	t.Helper()
+	switch {
+	case step < 2 || path == chatPath && prompt == "x":
+		checkError(t, name, a, http.StatusServiceUnavailable, "service_unavailable", "ledger_unavailable")
+		if a.header.Get("Retry-After") == "" || a.header.Get("x-billing-cost") != "" {
+			t.Errorf("%s: %v", name, a.header)
+		}
+	case strings.HasPrefix(prompt, "sim:status"):
+		checkError(t, name, a, http.StatusBadGateway, "upstream_error", "upstream_error")
+	default:
+		if s := a.events(t); s.done || len(s.comments) > 0 || s.failure != "ledger_unavailableservice_unavailable" {
+			t.Errorf("%s: done: %t, %q, failure %q", name, s.done, s.comments, s.failure)
+		}
+	}
+}
+
+func TestLedgerOverloaded(t *testing.T) {
+	t.Parallel()
+	f := &failing{n: 2, err: domain.ErrOverloaded}
+	e := start(t, options{wrap: func(l gateway.Ledger) gateway.Ledger { f.Ledger = l; return f }})
+	a := e.chat("dirk", chatBody("sim-small", "x", ""))
+	checkError(t, "overloaded", a, 503, "service_unavailable", "overloaded")
+	if e.gw.Close(); f.calls != 2 {
+		t.Errorf("%d appends; nothing had happened that needed undoing", f.calls)
+	}
+	if a := e.chat("dirk", chatBody("sim-small", "x", "")); a.status != 200 {
+		t.Errorf("afterwards %d %s", a.status, a.body)
+	}
+}
+
+// late is a ledger that handles its commands in order, each of them some time after the one before.
+type late struct {
+	gateway.Ledger
+	by   time.Duration
+	last chan struct{} // closed when the command before has been handled
+	mu   sync.Mutex
+}
+
+// Append implements gateway.Ledger.
+func (l *late) Append(ctx context.Context, c domain.Command) (domain.Outcome, error) {
+	type result struct {
+		out domain.Outcome
+		err error
+	}
+	answered, handled := make(chan result, 1), make(chan struct{})
+	l.mu.Lock()
+	before := l.last
+	l.last = handled
+	l.mu.Unlock()
+	go func() {
+		defer close(handled)
+		if before != nil {
+			<-before
+		}
+		<-time.After(l.by)
+		out, err := l.Ledger.Append(context.Background(), c)
+		answered <- result{out, err}
+	}()
+	select {
+	case r := <-answered:
+		return r.out, r.err
+	case <-ctx.Done():
+		return domain.Outcome{}, ctx.Err()
+	}
+}
+
+// TestLedgerThatAnswersLate: a reserve that takes too long is a 503 in bounded time, and is undone
+// when it happens after all; a settlement is waited for longer than a client would.
+func TestLedgerThatAnswersLate(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		by     time.Duration
+		status int
+		took   time.Duration
+		life   string
+	}{
+		{2 * time.Second, 200, 4 * time.Second, "reserve commit(provider) refund(remainder)"},
+		{7 * time.Second, 503, 3 * time.Second, "reserve refund(internal_error)"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p, slow := newPipes(), &late{by: c.by}
+			e := start(t, options{listen: p.listen, wrap: func(l gateway.Ledger) gateway.Ledger { slow.Ledger = l; return slow }})
+			e.append("edda", domain.Open{Grant: domain.MustAmount("100"), Actor: "test"})
+			e.client = p.client()
+			began := time.Now()
+			a := e.chat("edda", chatBody("sim-small", "x", ""))
+			took := time.Since(began)
+			e.gw.Close()
+			var l life
+			for _, id := range e.asked.reserved("edda") {
+				l = e.life("edda", id)
+			}
+			if a.status != c.status || took != c.took || l.String() != c.life {
+				t.Errorf("%s late: %d after %s, %q: %s", c.by, a.status, took, l, a.body)
+			}
+		})
+	}
+}
+
+// client talks to the listener's server, one connection per request.
+func (p *pipes) client() *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return p.dial(), nil }}}
+}
+
+// broken is a Reader that fails.
+type broken struct{ gateway.Reader }
+
+var errAway = errors.New("dial tcp 10.0.0.7:5432: connection refused")
+
+// Account implements gateway.Reader.
+func (broken) Account(context.Context, string) (*domain.Account, error) { return nil, errAway }
+
+// Request implements gateway.Reader.
+func (broken) Request(context.Context, string, uuid.UUID) ([]domain.Recorded, error) {
+	return nil, errAway
+}
+
+// Transactions implements gateway.Reader.
+func (broken) Transactions(context.Context, string, int, int) ([]domain.Recorded, error) {
+	return nil, errAway
+}
+
+func TestReaderAway(t *testing.T) {
+	t.Parallel()
+	var away bool
+	e := start(t, options{
+		reader: func(r gateway.Reader) gateway.Reader { return &switched{r, &away} },
+		ready:  func(context.Context) error { return errors.New("the database is away") },
+	})
+	id := e.chat("finn", chatBody("sim-small", "x", "")).id()
+	away = true
+	for _, path := range []string{"/billing/balance", "/billing/transactions", "/billing/requests/" + id.String()} {
+		for _, account := range []string{"finn", "new-one"} {
+			a := e.get(account, path)
+			checkError(t, path, a, 503, "service_unavailable", "ledger_unavailable")
+			if strings.Contains(a.body, "10.0.0.7") || strings.Contains(a.body, "nothing was sent") {
+				t.Errorf("%s: %s", path, a.body)
+			}
+		}
+	}
+	if a := e.get("", "/ready"); a.status != 503 || a.json("reason").Str != "the database is away" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := e.get("", "/health"); a.status != 200 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+// switched is a Reader that fails while away is set; the test sets it between requests.
+type switched struct {
+	gateway.Reader
+	away *bool
+}
+
+func (s *switched) now() gateway.Reader {
+	if *s.away {
+		return broken{}
+	}
+	return s.Reader
+}
+
+// Account implements gateway.Reader.
+func (s *switched) Account(ctx context.Context, name string) (*domain.Account, error) {
+	return s.now().Account(ctx, name)
+}
+
+// Request implements gateway.Reader.
+func (s *switched) Request(ctx context.Context, account string, id uuid.UUID) ([]domain.Recorded, error) {
+	return s.now().Request(ctx, account, id)
+}
+
+// Transactions implements gateway.Reader.
+func (s *switched) Transactions(ctx context.Context, account string, limit, offset int) ([]domain.Recorded, error) {
+	return s.now().Transactions(ctx, account, limit, offset)
+}
