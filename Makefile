@@ -7,7 +7,7 @@ FUZZTIME   ?= 50000x
 TESTFLAGS  ?=
 
 .DEFAULT_GOAL := build
-.PHONY: run build test check vuln fuzz bench clean
+.PHONY: run build test check acceptance clients vuln fuzz bench clean
 
 run: build ## the gateway; exec, so that a signal to this process reaches the gateway itself
 	exec $(BIN) serve
@@ -23,6 +23,14 @@ check: ## format, vet, lint, and the repository's own rules
 	go vet ./...
 	go run $(LINT) run
 	go test -count=1 -run 'Tidy|EnvExample|OpenAPI' ./cmd/llm-gateway
+
+ACCEPTANCE_TESTS := TestTenThousandRequests|TestNobodyOverspends|TestFirstTokenRace|TestStartAndKill|TestKillUnderLoad|TestStopUnderLoad|TestEventsAreImmutable|TestPostgresAway
+
+acceptance: build ## the long tests in full: 10,000 requests, 25 kills under load
+	ACCEPTANCE=full $(BIN) embedded -- go test -count=1 -v -run '^($(ACCEPTANCE_TESTS))$$' ./cmd/llm-gateway
+
+clients: build ## the README's examples, with the official clients from their registries
+	CLIENTS=1 $(BIN) embedded -- go test -count=1 -v -run '^TestOfficialClients$$' ./cmd/llm-gateway
 
 vuln: ## known vulnerabilities in what is linked in
 	go run $(VULN) ./...

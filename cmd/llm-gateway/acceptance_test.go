@@ -76,7 +76,8 @@ type served struct {
 	stdout, stderr *output
 	ended          chan struct{}
 	launched       time.Time
-	url            string // set by ready
+	url            string        // set by ready
+	readyIn        time.Duration // set by ready
 }
 
 // launch starts `serve` on a free port, in an empty directory, with these settings and no others.
@@ -105,6 +106,9 @@ func launchBare(t testing.TB, env ...string) *served {
 	t.Cleanup(func() {
 		syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) //nolint:errcheck // it may have ended
 		<-s.ended
+		if text := s.stderr.String(); strings.Contains(text, "DATA RACE") || strings.Contains(text, "panic") {
+			t.Errorf("serve was not well:\n%s", tail(text)) // races show with GOFLAGS=-race
+		}
 		if t.Failed() {
 			t.Logf("stderr of serve:\n%s", tail(s.stderr.String()))
 		}
@@ -114,7 +118,7 @@ func launchBare(t testing.TB, env ...string) *served {
 
 func tail(s string) string { return s[max(0, len(s)-4000):] }
 
-// start launches and waits until it is ready.
+// startServe launches and waits until it is ready.
 func startServe(t testing.TB, env ...string) *served {
 	t.Helper()
 	return launch(t, env...).ready()
@@ -126,6 +130,7 @@ var readyLine = regexp.MustCompile(`is ready on http://localhost:(\d+) `)
 func (s *served) ready() *served {
 	s.t.Helper()
 	s.url = "http://127.0.0.1:" + s.says(readyLine)[1]
+	s.readyIn = time.Since(s.launched)
 	return s
 }
 
@@ -179,7 +184,7 @@ func (s *served) await(limit time.Duration) {
 	}
 }
 
-// tokenOf signs a token as the settings of launch do.
+// tokenFor signs a token as the settings of launch do.
 func tokenFor(t testing.TB, account string) string {
 	t.Helper()
 	tokens, err := gateway.NewTokens("HS256", []byte(testSecret))

@@ -78,7 +78,7 @@ func tokenSettings() []setting {
 			oneOf(func(s *Settings) *string { return &s.JWTAlgorithm },
 				"HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512")},
 		{"JWT_ACCESS_TOKEN_EXPIRE_MINUTES", "30", false, "How long a token of `llm-gateway token` is valid, in minutes, where nothing else is asked for.", readTokenTTL},
-		{"JWT_JWKS_URL", "", false, "Where the public keys of your identity provider are. Empty: tokens are signed with JWT_SECRET_KEY.",
+		{"JWT_JWKS_URL", "", false, "Where the public keys of your identity provider are; a start that cannot fetch them fails. Empty: tokens are signed with JWT_SECRET_KEY.",
 			webURL(func(s *Settings) *string { return &s.JWTJWKSURL })},
 	}
 }
