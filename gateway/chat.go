@@ -73,7 +73,8 @@ type delivery struct {
 	c       *gin.Context
 	control *http.ResponseController
 	begun   bool            // the client has been sent something
-	text    strings.Builder // what it was sent, for counting
+	text    strings.Builder // what was written to it, for counting
+	flushed int             // so much of text has left for it
 	lost    bool            // text is longer than is kept
 	gone    bool            // the client no longer takes anything
 }
@@ -91,7 +92,7 @@ func (h *hold) stream(c *gin.Context) error {
 		if err != nil {
 			return d.finish(stream, err)
 		}
-		if d.send(chunk); d.gone {
+		if d.send(chunk, stream.More()); d.gone {
 			stream.Close() //nolint:errcheck // the client is gone, and so is the provider's call
 			return d.finish(stream, &provider.Error{Kind: provider.KindCanceled, Provider: h.call.upstream.Name()})
 		}
@@ -109,8 +110,9 @@ func (d *delivery) next(stream provider.Stream) (chunk provider.Chunk, err error
 	return stream.Next()
 }
 
-// send passes one chunk on, unless the client did not ask for it.
-func (d *delivery) send(chunk provider.Chunk) {
+// send passes one chunk on, unless the client did not ask for it. Where more is here already, it
+// leaves together with that: a burst costs one system call, and no chunk waits for another's coming.
+func (d *delivery) send(chunk provider.Chunk, more bool) {
 	if d.h.first.IsZero() {
 		d.h.first = d.h.g.now()
 	}
@@ -119,14 +121,14 @@ func (d *delivery) send(chunk provider.Chunk) {
 	}
 	d.begin()
 	d.write("data: ", chunk.Data, "\n\n")
-	if d.gone {
-		return
-	}
 	if d.text.Len()+len(chunk.Text) > maxDelivered {
 		d.lost = true
-		return
+	} else {
+		d.text.Write(chunk.Text)
 	}
-	d.text.Write(chunk.Text)
+	if !more {
+		d.flush()
+	}
 }
 
 // begin sends the headers, once.
@@ -142,24 +144,37 @@ func (d *delivery) begin() {
 	d.c.Status(http.StatusOK)
 }
 
-// write sends one frame and flushes it. After a failure the client counts as gone.
+// write writes one frame. After a failure the client counts as gone.
 func (d *delivery) write(before string, data []byte, after string) {
 	d.control.SetWriteDeadline(time.Now().Add(writeTime)) //nolint:errcheck // a writer without deadlines has none to set
 	_, err1 := io.WriteString(d.c.Writer, before)
 	_, err2 := d.c.Writer.Write(data)
 	_, err3 := io.WriteString(d.c.Writer, after)
-	if errors.Join(err1, err2, err3, d.control.Flush()) != nil {
+	if errors.Join(err1, err2, err3) != nil {
 		d.gone = true
 	}
+}
+
+// flush sends what was written. Only then does it count as delivered.
+func (d *delivery) flush() {
+	if d.gone || !d.begun {
+		return
+	}
+	if d.control.Flush() != nil {
+		d.gone = true
+		return
+	}
+	d.flushed = d.text.Len()
 }
 
 // finish settles a stream that has ended, well (io.EOF) or not. What was delivered or reported is
 // committed; where there was neither, everything goes back.
 func (d *delivery) finish(stream provider.Stream, ended error) error {
 	h := d.h
+	d.flush()
 	whole := errors.Is(ended, io.EOF)
 	report := stream.Report()
-	if !whole && d.text.Len() == 0 && report.Usage == nil {
+	if !whole && d.flushed == 0 && report.Usage == nil {
 		if err := h.fail(ended); !d.begun {
 			return err
 		}
@@ -190,7 +205,7 @@ func (d *delivery) finish(stream provider.Stream, ended error) error {
 
 func (d *delivery) used(report provider.Report) used {
 	k := d.h.call
-	u := k.measure(report, d.text.String())
+	u := k.measure(report, d.text.String()[:d.flushed])
 	if d.lost && u.source == domain.UsageCounted {
 		u.meters[domain.Output] = k.need.OutputTokens
 	}
@@ -203,6 +218,7 @@ func (d *delivery) done(r receipt) {
 	bill := `: billing {"request_id":"` + d.h.id.String() + `","cost":"` + r.cost.String() +
 		`","position":"` + r.position.String() + `"}` + "\n\n"
 	d.write(bill, []byte("data: [DONE]"), "\n\n")
+	d.flush()
 }
 
 // cut ends a stream that broke off, so that it fails in the client: an error event and no [DONE].
@@ -217,5 +233,7 @@ func (d *delivery) cut(cause error) {
 	if failed := new(provider.Error); errors.As(cause, &failed) && failed.Body != nil {
 		e = &Error{Body: failed.Body}
 	}
+	d.begin()
 	d.write("data: ", e.body(), "\n\n")
+	d.flush()
 }

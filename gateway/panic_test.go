@@ -52,6 +52,7 @@ func TestPanics(t *testing.T) {
 			streamPath, 500, "", "reserve refund(internal_error)", 0, false},
 		{"next, at once", stream(three(chunks{at: at(0)})), streamPath, 500, "", "reserve refund(internal_error)", 0, false},
 		{"next, later", stream(three(chunks{at: at(2)})), streamPath, 200, "internal_errorserver_error", "reserve commit(counted) refund(remainder)", 2, false},
+		{"next, in a burst", stream(three(chunks{at: at(2), burst: true})), streamPath, 200, "internal_errorserver_error", "reserve commit(counted) refund(remainder)", 2, false},
 		{"next, at the end", stream(three(chunks{at: at(3)})), streamPath, 200, "internal_errorserver_error", "reserve commit(counted) refund(remainder)", 3, false},
 		{"report", stream(three(chunks{said: func() { panic("a defect") }})), streamPath, 200, "", "reserve refund(internal_error)", 0, true},
 		{"the handler's own abort", stream(three(chunks{at: func(i int) {

@@ -112,6 +112,7 @@ type chunks struct {
 	at     func(i int)
 	next   int
 	said   func() // if any, called by Report
+	burst  bool   // all chunks are there at once
 }
 
 // Next implements provider.Stream.
@@ -128,6 +129,9 @@ func (c *chunks) Next() (provider.Chunk, error) {
 	c.next++
 	return provider.Chunk{Data: []byte(c.list[c.next-1]), Text: []byte(c.text)}, nil
 }
+
+// More implements provider.Stream.
+func (c *chunks) More() bool { return c.burst }
 
 // Report implements provider.Stream.
 func (c *chunks) Report() provider.Report {

@@ -385,6 +385,9 @@ func (s *openAIStream) Next() (Chunk, error) {
 	return chunk, nil
 }
 
+// More implements Stream.
+func (s *openAIStream) More() bool { return s.end == nil && !s.closed && s.events.more() }
+
 // broken is the failure of a stream that ended before [DONE].
 func (s *openAIStream) broken(err error) *Error {
 	kind := KindUpstream

@@ -77,6 +77,9 @@ type Stream interface {
 	// Next waits for the next chunk: io.EOF after the provider's [DONE], *Error when the stream was
 	// cut, stalled or brought an error event. Once it has failed it fails the same way again.
 	Next() (Chunk, error)
+	// More says that the next chunk, or the end, is here already: Next will not wait for it. What has
+	// been passed on need not be flushed before that. No is always a right answer.
+	More() bool
 	// Report is what the provider has said so far. Valid at any time, after Close too.
 	Report() Report
 	// Close ends the call and returns promptly. It is always to be called, and may be repeated.

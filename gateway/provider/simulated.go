@@ -164,6 +164,9 @@ func (s *simulatedStream) Next() (Chunk, error) {
 	return chunk, err
 }
 
+// More implements Stream: every chunk could be the last before a wait.
+func (s *simulatedStream) More() bool { return false }
+
 func (s *simulatedStream) next() (Chunk, error) {
 	if err := s.ctx.Err(); err != nil {
 		return Chunk{}, canceled(SimulatedName, err)

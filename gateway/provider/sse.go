@@ -24,6 +24,7 @@ var (
 	errEventTooLong = errors.New("an event is longer than the bound")
 	byteOrderMark   = []byte("\xef\xbb\xbf")
 	dataField       = []byte("data")
+	lineFeed        = []byte("\n")
 )
 
 // eventReader reads the data of server-sent events (WHATWG HTML, section 9.2) from r. Lines end in
@@ -82,6 +83,18 @@ func (e *eventReader) next() (data []byte, lines int, err error) {
 		e.data = append(e.data, value...)
 		lines++
 	}
+}
+
+// more says that the next event is here already, whole, so that next would not wait for it. It may
+// say no to an event of an unusual form; never yes to what is not an event.
+func (e *eventReader) more() bool {
+	rest := e.buf[e.start:e.end]
+	first, after, ended := bytes.Cut(rest, lineFeed)
+	if !ended || bytes.IndexByte(first, '\r') >= 0 {
+		return false
+	}
+	value, ok := dataOf(first)
+	return ok && len(value) > 0 && bytes.HasPrefix(after, lineFeed)
 }
 
 // dataOf is the value of a data line; not ok for comments and other fields.
