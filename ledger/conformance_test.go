@@ -27,7 +27,7 @@ type subject interface {
 const testShards = 4
 
 // testRole is the role of the service: the suite runs with its rights, not the owner's.
-const testRole = serviceRole
+const testRole = ServiceRole
 
 func memorySubject(t testing.TB) subject {
 	m := NewMemory(uuid.New(), testShards, "USD", time.Now)

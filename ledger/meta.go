@@ -22,8 +22,8 @@ type Meta struct {
 	Currency string    `json:"currency"`
 }
 
-// check refuses a configuration for another ledger: 0 and "" ask for nothing.
-func (m Meta) check(shards int, currency string) error {
+// Check refuses a configuration for another ledger (ErrMismatch): 0 and "" ask for nothing.
+func (m Meta) Check(shards int, currency string) error {
 	if shards != 0 && shards != m.Shards {
 		return fmt.Errorf("%w: LEDGER_SHARDS is %d, but this ledger was initialised with %d and keeps that for good",
 			ErrMismatch, shards, m.Shards)
@@ -89,7 +89,7 @@ func Init(ctx context.Context, config *pgx.ConnConfig, id uuid.UUID, shards int,
 	if err != nil {
 		return Meta{}, err
 	}
-	return m, m.check(shards, currency)
+	return m, m.Check(shards, currency)
 }
 
 func insertShards(ctx context.Context, tx pgx.Tx, id uuid.UUID, shards int) error {

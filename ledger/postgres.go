@@ -71,7 +71,7 @@ func Open(ctx context.Context, c Config) (*Postgres, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := reader.meta.check(c.Shards, c.Currency); err != nil {
+	if err := reader.meta.Check(c.Shards, c.Currency); err != nil {
 		reader.Close()
 		return nil, err
 	}

@@ -14,8 +14,8 @@ import (
 // verifyPage is how many events one statement of Verify reads.
 const verifyPage = 2000
 
-// serviceRole is the role that `serve` works as; the migrations make it.
-const serviceRole = "llm_gateway"
+// ServiceRole is the role that everything but `migrate` works as; the migrations make it.
+const ServiceRole = "llm_gateway"
 
 // Progress is told how far Verify has come: seq of last events of a shard. It may be nil.
 type Progress func(shard int32, seq, last int64)
@@ -197,14 +197,14 @@ func (v *verifier) rights(ctx context.Context) error {
 			return err
 		}
 		if has {
-			v.report.findf(CheckImmutable, domain.Position{}, "", "the role %s has the right to %s ledger_events", serviceRole, right)
+			v.report.findf(CheckImmutable, domain.Position{}, "", "the role %s has the right to %s ledger_events", ServiceRole, right)
 		}
 		return nil
 	}, `SELECT p.right, has_table_privilege(r.oid, 'ledger_events', p.right)
 			OR p.right = 'UPDATE' AND has_any_column_privilege(r.oid, 'ledger_events', 'UPDATE')
-		FROM pg_roles r, unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE']) AS p("right") WHERE r.rolname = $1`, serviceRole)
+		FROM pg_roles r, unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE']) AS p("right") WHERE r.rolname = $1`, ServiceRole)
 	if err == nil && !known {
-		v.report.findf(CheckImmutable, domain.Position{}, "", "the role %s does not exist", serviceRole)
+		v.report.findf(CheckImmutable, domain.Position{}, "", "the role %s does not exist", ServiceRole)
 	}
 	return err
 }

@@ -68,14 +68,14 @@ func (c *crimeLedger) asOwner(t *testing.T, sql string) {
 func TestEventsAreImmutable(t *testing.T) {
 	t.Parallel()
 	c := newCrimeLedger(t)
-	for role, want := range map[string]string{"": byTrigger, serviceRole: byRight} {
+	for role, want := range map[string]string{"": byTrigger, ledger.ServiceRole: byRight} {
 		for _, sql := range []string{`UPDATE ledger_events SET amount = 0`, `DELETE FROM ledger_events`, `TRUNCATE ledger_events`,
 			`UPDATE ledger_events SET amount = 0 WHERE false`, `DELETE FROM ledger_events WHERE seq > 1000`} {
 			c.refused(t, role, sql, want)
 		}
 	}
-	c.refused(t, serviceRole, `ALTER TABLE ledger_events DISABLE TRIGGER USER`, byRight)
-	c.refused(t, serviceRole, `DELETE FROM ledger_accounts`, byRight)
+	c.refused(t, ledger.ServiceRole, `ALTER TABLE ledger_events DISABLE TRIGGER USER`, byRight)
+	c.refused(t, ledger.ServiceRole, `DELETE FROM ledger_accounts`, byRight)
 	verified(t, c.env...)
 	for _, crime := range []struct {
 		name, sql, check string

@@ -17,9 +17,6 @@ import (
 	"llm-gateway/ledger"
 )
 
-// serviceRole is the role that everything but `migrate` works as; the migrations make it.
-const serviceRole = "llm_gateway"
-
 const (
 	turnWait = 30 * time.Second       // how long a verb waits until it is its turn on a DATA_DIR
 	stayWait = 5 * time.Second        // how long one that stays waits for a short verb to end
@@ -48,7 +45,7 @@ func (d database) config(m ledger.Meta) ledger.Config {
 
 // externalDatabase is the one that the settings name.
 func externalDatabase(s *Settings) (database, error) {
-	d := database{URL: s.DatabaseURL, OwnerURL: s.DatabaseMigrateURL, Role: serviceRole, Pooled: s.Pooled}
+	d := database{URL: s.DatabaseURL, OwnerURL: s.DatabaseMigrateURL, Role: ledger.ServiceRole, Pooled: s.Pooled}
 	if d.OwnerURL == "" || d.OwnerURL == d.URL {
 		d.OwnerURL = d.URL
 		return d, nil
@@ -63,7 +60,7 @@ func externalDatabase(s *Settings) (database, error) {
 
 // embeddedDatabase is the one at the URL of an embedded Postgres; no pooler stands before it.
 func embeddedDatabase(url string) database {
-	return database{URL: Secret(url), OwnerURL: Secret(url), Role: serviceRole, Embedded: true}
+	return database{URL: Secret(url), OwnerURL: Secret(url), Role: ledger.ServiceRole, Embedded: true}
 }
 
 // openDatabase finds the database for a verb that is soon done: the one that DATABASE_URL names; the

@@ -90,16 +90,7 @@ func existingLedger(ctx context.Context, s *Settings, d database) (ledger.Meta, 
 		return ledger.Meta{}, databaseError(err, d.URL)
 	}
 	defer r.Close()
-	m := r.Meta()
-	if s.LedgerShards != 0 && s.LedgerShards != m.Shards {
-		return m, fmt.Errorf("%w: LEDGER_SHARDS is %d, but this ledger was initialised with %d and keeps that for good",
-			ledger.ErrMismatch, s.LedgerShards, m.Shards)
-	}
-	if s.Currency != m.Currency {
-		return m, fmt.Errorf("%w: BILLING_CURRENCY is %s, but this ledger was initialised in %s and keeps that for good",
-			ledger.ErrMismatch, s.Currency, m.Currency)
-	}
-	return m, nil
+	return r.Meta(), r.Meta().Check(s.LedgerShards, s.Currency)
 }
 
 // roleMissing says whether a login failed because nobody has made the service's role yet.

@@ -266,7 +266,7 @@ func TestKeyVerbs(t *testing.T) {
 
 func keyStoreAt(t *testing.T, url string) keyStore {
 	t.Helper()
-	r, err := ledger.OpenReader(t.Context(), ledger.Config{URL: url, Role: serviceRole})
+	r, err := ledger.OpenReader(t.Context(), ledger.Config{URL: url, Role: ledger.ServiceRole})
 	if err != nil {
 		t.Fatal(err)
 	}
