@@ -9,8 +9,8 @@ TESTFLAGS  ?=
 .DEFAULT_GOAL := build
 .PHONY: run build test check acceptance clients vuln fuzz bench clean
 
-run: build ## the gateway; exec, so that a signal to this process reaches the gateway itself
-	exec $(BIN) serve
+run: build ## the gateway; it ends with make, however make ends
+	exec $(BIN) serve --end-with-parent
 
 build:
 	go build -o $(BIN) ./cmd/llm-gateway
@@ -24,7 +24,7 @@ check: ## format, vet, lint, and the repository's own rules
 	go run $(LINT) run
 	go test -count=1 -run 'Tidy|EnvExample|OpenAPI' ./cmd/llm-gateway
 
-ACCEPTANCE_TESTS := TestTenThousandRequests|TestNobodyOverspends|TestFirstTokenRace|TestStartAndKill|TestKillUnderLoad|TestStopUnderLoad|TestEventsAreImmutable|TestPostgresAway
+ACCEPTANCE_TESTS := TestTenThousandRequests|TestNobodyOverspends|TestFirstTokenRace|TestStartAndKill|TestEndsWithItsParent|TestKillUnderLoad|TestStopUnderLoad|TestEventsAreImmutable|TestPostgresAway
 
 acceptance: build ## the long tests in full: 10,000 requests, 25 kills under load
 	ACCEPTANCE=full $(BIN) embedded -- go test -count=1 -v -run '^($(ACCEPTANCE_TESTS))$$' ./cmd/llm-gateway

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -127,6 +128,18 @@ func killAll(t *testing.T, s *served) {
 	s.kill()
 	t.Logf("after kill -9 %d processes were gone in %s", len(pids), gone(t, pids, deathLimit).Round(time.Millisecond))
 	s.await(endLimit)
+}
+
+// TestEndsWithItsParent: what `make run` starts is gone when make is, kill -9 included.
+func TestEndsWithItsParent(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux tells a process that its parent has ended")
+	}
+	t.Parallel()
+	cmd := command(t.Context(), t, embeddedSettings(filepath.Join(t.TempDir(), "data")), "serve", "--end-with-parent")
+	shell := exec.Command("sh", append([]string{"-c", `"$@"; true`, "sh"}, cmd.Args...)...)
+	shell.Dir, shell.Env = cmd.Dir, cmd.Env
+	killAll(t, launchCommand(t, shell).ready())
 }
 
 // TestKillUnderLoad kills serve again and again while it is busy. Whatever a client saw finished must

@@ -91,8 +91,13 @@ func launch(t testing.TB, env ...string) *served {
 // launchBare is launch without settings of its own.
 func launchBare(t testing.TB, env ...string) *served {
 	t.Helper()
-	s := &served{t: t, cmd: command(context.Background(), t, env, "serve"), stdout: newOutput(), stderr: newOutput(),
-		ended: make(chan struct{}), launched: time.Now()}
+	return launchCommand(t, command(context.Background(), t, env, "serve"))
+}
+
+// launchCommand is launch of a prepared command.
+func launchCommand(t testing.TB, cmd *exec.Cmd) *served {
+	t.Helper()
+	s := &served{t: t, cmd: cmd, stdout: newOutput(), stderr: newOutput(), ended: make(chan struct{}), launched: time.Now()}
 	s.cmd.Stdout, s.cmd.Stderr = s.stdout, s.stderr
 	s.cmd.WaitDelay = deathLimit
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -33,7 +33,7 @@ const (
 )
 
 var serveVerb = verb{
-	name: "serve", args: "[--port N]", summary: "serve the API (the default)",
+	name: "serve", args: "[--port N] [--end-with-parent]", summary: "serve the API (the default)",
 	about: `With no settings it starts an embedded Postgres in ./data, migrates it, prints a ready-to-paste
 curl, and serves on port 8000. SIGHUP reads PRICE_BOOK again. SIGTERM lets requests under way end.`,
 	run: runServe,
@@ -42,6 +42,7 @@ curl, and serves on port 8000. SIGHUP reads PRICE_BOOK again. SIGTERM lets reque
 func runServe(ctx context.Context, a *app, args []string) error {
 	fs := a.flags()
 	port := fs.Int("port", -1, "listen on this `port` instead of PORT")
+	tied := fs.Bool("end-with-parent", false, "end when the process that started this one ends (Linux)")
 	if _, err := a.parse(fs, args); err != nil {
 		return err
 	}
@@ -51,6 +52,11 @@ func runServe(ctx context.Context, a *app, args []string) error {
 	}
 	if *port >= 0 {
 		s.Port = *port
+	}
+	if *tied {
+		if err := endWithParent(); err != nil {
+			return err
+		}
 	}
 	if err := s.servable(); err != nil {
 		return err
