@@ -2,5 +2,7 @@
 
 package main
 
+import "context"
+
 // endWithParent does nothing where the kernel offers no such signal.
-func endWithParent() error { return nil }
+func endWithParent(context.Context) error { return nil }

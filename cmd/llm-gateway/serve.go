@@ -54,7 +54,7 @@ func runServe(ctx context.Context, a *app, args []string) error {
 		s.Port = *port
 	}
 	if *tied {
-		if err := endWithParent(); err != nil {
+		if err := endWithParent(ctx); err != nil {
 			return err
 		}
 	}
