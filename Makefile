@@ -21,7 +21,7 @@ test: build ## every test, on an embedded Postgres
 check: ## format, vet, lint, and the repository's own rules
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted" >&2; exit 1; fi
 	go vet ./...
-	go run $(LINT) run
+	go run $(LINT) run --allow-parallel-runners
 	go test -count=1 -run 'Tidy|EnvExample|OpenAPI' ./cmd/llm-gateway
 
 ACCEPTANCE_TESTS := TestTenThousandRequests|TestNobodyOverspends|TestFirstTokenRace|TestStartAndKill|TestEndsWithItsParent|TestKillUnderLoad|TestStopUnderLoad|TestEventsAreImmutable|TestPostgresAway
