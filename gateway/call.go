@@ -38,8 +38,9 @@ type call struct {
 	upstream provider.Provider
 	header   http.Header
 	need     domain.Need
-	body     []byte // what is sent: what the client sent, changed only where it must be
-	bodyHash string // of what the client sent
+	bound    domain.Bound // the price of need
+	body     []byte       // what is sent: what the client sent, changed only where it must be
+	bodyHash string       // of what the client sent
 	began    time.Time
 	stream   bool
 	counted  bool  // the input has been counted, exactly if that was possible
@@ -115,7 +116,13 @@ func (g *Gateway) price(k *call) error {
 		return g.notConfigured(k.model)
 	}
 	k.need = k.asked.need(k.model)
-	if _, err := k.version.Bound(k.need); err != nil {
+	return k.rebound()
+}
+
+// rebound prices the need, after every change of it.
+func (k *call) rebound() error {
+	var err error
+	if k.bound, err = k.version.Bound(k.need); err != nil {
 		return needError(err)
 	}
 	return nil

@@ -45,10 +45,7 @@ func (h *hold) complete(c *gin.Context) error {
 	}
 	h.first = h.g.now()
 	h.attempted(nil)
-	u, ok := h.call.reported(answer.Report)
-	if !ok {
-		u = h.call.measure(answer.Report, answer.Text())
-	}
+	u := h.call.measure(answer.Report, answer.Text)
 	r, err := h.settle(u)
 	if err != nil {
 		return err
@@ -205,7 +202,7 @@ func (d *delivery) finish(stream provider.Stream, ended error) error {
 
 func (d *delivery) used(report provider.Report) used {
 	k := d.h.call
-	u := k.measure(report, d.text.String()[:d.flushed])
+	u := k.measure(report, func() string { return d.text.String()[:d.flushed] })
 	if d.lost && u.source == domain.UsageCounted {
 		u.meters[domain.Output] = k.need.OutputTokens
 	}

@@ -28,6 +28,7 @@ const (
 // chatRequest is what the meter needs to know of a chat-completions body.
 type chatRequest struct {
 	model         string
+	hasMessages   bool
 	stream        bool
 	includeUsage  bool
 	choices       int64 // n
@@ -55,7 +56,7 @@ func parseChat(body []byte) (*chatRequest, *Error) {
 	if failed == nil && r.model == "" {
 		failed = invalid("missing_model", "model", "You must name a model.")
 	}
-	if failed == nil && !gjson.GetBytes(body, "messages").IsArray() {
+	if failed == nil && !r.hasMessages {
 		failed = invalid("missing_messages", "messages", "You must send messages: an array of at least one.")
 	}
 	return r, failed
@@ -223,6 +224,7 @@ func (r *chatRequest) messages(v gjson.Result) *Error {
 	if !v.IsArray() || !v.Get("0").Exists() {
 		return invalid("invalid_value", "messages", "`messages` must be an array of at least one message.")
 	}
+	r.hasMessages = true
 	var failed *Error
 	i := 0
 	v.ForEach(func(_, message gjson.Result) bool {

@@ -46,7 +46,6 @@ type hold struct {
 	g        *Gateway
 	call     *call
 	id       uuid.UUID // the billing request id
-	bound    domain.Bound
 	attempts []domain.Attempt
 	first    time.Time // when the provider's first byte came
 	ended    bool      // settled, released, or given up on
@@ -85,9 +84,6 @@ func (g *Gateway) reserve(ctx context.Context, k *call) (*hold, error) {
 	h := &hold{g: g, call: k, id: uuid.Must(uuid.NewV7())}
 	var err error
 	for range reserveTries {
-		if h.bound, err = k.version.Bound(k.need); err != nil {
-			return nil, needError(err)
-		}
 		if err = h.reserve(ctx); err == nil {
 			return h, nil
 		}
@@ -111,7 +107,7 @@ func (g *Gateway) shrink(k *call, spendable domain.Amount) (bool, error) {
 		return false, nil
 	}
 	if !k.counted && k.countInput() {
-		return true, nil
+		return true, k.rebound()
 	}
 	if g.reservePolicy != ReserveCap || k.asked.maxOutput != 0 {
 		return false, nil
@@ -124,7 +120,10 @@ func (g *Gateway) shrink(k *call, spendable domain.Amount) (bool, error) {
 	if affords < 1 || k.cap != 0 && affords >= k.cap || affords >= k.model.OutputLimit() {
 		return false, nil
 	}
-	return true, k.capOutput(affords)
+	if err := k.capOutput(affords); err != nil {
+		return false, err
+	}
+	return true, k.rebound()
 }
 
 // reserve appends the reserve. Where it is not known whether that happened, it is undone behind the
@@ -134,10 +133,10 @@ func (h *hold) reserve(ctx context.Context) error {
 	defer cancel()
 	k := h.call
 	_, err := h.g.ledger.Append(ctx, newCommand(k.who.Account, domain.Reserve{
-		RequestID: h.id, Amount: h.bound.Amount,
+		RequestID: h.id, Amount: k.bound.Amount,
 		Data: domain.ReserveData{
 			Surface: k.surface, Model: domain.CleanText(k.asked.model, domain.MaxForeignText), Stream: k.stream,
-			Bound: h.bound, PriceVersion: k.version.ID, BodyHash: k.bodyHash, MaxOutput: k.need.OutputTokens,
+			Bound: k.bound, PriceVersion: k.version.ID, BodyHash: k.bodyHash, MaxOutput: k.need.OutputTokens,
 			KeyID: k.who.KeyID, EndUser: endUser(k.asked.endUser), Owner: h.g.owner,
 		},
 	}))

@@ -30,8 +30,8 @@ func (k *call) reported(r provider.Report) (used, bool) {
 }
 
 // measure is what a call came to: as reported, or counted from the input and the delivered text, by
-// the tokenizer, never beyond the bound.
-func (k *call) measure(r provider.Report, delivered string) used {
+// the tokenizer, never beyond the bound. delivered is asked for only where counting is needed.
+func (k *call) measure(r provider.Report, delivered func() string) used {
 	u, ok := k.reported(r)
 	if ok {
 		return u
@@ -39,7 +39,7 @@ func (k *call) measure(r provider.Report, delivered string) used {
 	input, _ := provider.CountPrompt(k.model.Name, k.body)
 	u.source = domain.UsageCounted
 	u.meters[domain.Input] = min(input, k.need.InputTokens)
-	u.meters[domain.Output] = min(provider.CountText(k.model.Name, delivered), k.need.OutputTokens)
+	u.meters[domain.Output] = min(provider.CountText(k.model.Name, delivered()), k.need.OutputTokens)
 	u.meters[domain.WebSearch] = k.need.WebSearches
 	u.meters[domain.Requests] = 1
 	return u

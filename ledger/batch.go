@@ -81,7 +81,6 @@ type plan struct {
 	seqs         map[string]int64                      // each account's last seq before; 0 = opened by this batch
 	reservations map[uuid.UUID]domain.Reservation      // as they become
 	states       map[uuid.UUID]domain.ReservationState // each one's state before; "" = made by this batch
-	references   []domain.Reference                    // first used by this batch
 }
 
 // batchDecider decides one batch. It changes the loaded books; they belong to it.
@@ -213,9 +212,6 @@ func (d *batchDecider) apply(e *domain.Event) error {
 	}
 	if err := books.Apply(e); err != nil {
 		return fmt.Errorf("the ledger's tables contradict its rules: %w", err)
-	}
-	if m, ok := e.Data.(*domain.MovementData); ok {
-		d.references = append(d.references, domain.Reference{Account: e.Account, Key: m.Reference})
 	}
 	return nil
 }

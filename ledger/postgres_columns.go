@@ -85,18 +85,18 @@ func (p *plan) reservationColumns(shardCount int) (made, settled columns) {
 }
 
 // referenceColumns are the arguments of insertReferences.
-func (p *plan) referenceColumns(shardCount int) []any {
+func (p *plan) referenceColumns() columns {
 	var shards []int32
 	var accounts, keys []string
 	var seqs []int64
 	for _, w := range p.events {
 		if m, ok := w.event.Data.(*domain.MovementData); ok {
-			shards = append(shards, domain.ShardOf(w.event.Account, shardCount))
+			shards = append(shards, w.event.Shard)
 			accounts, keys = append(accounts, w.event.Account), append(keys, m.Reference)
 			seqs = append(seqs, w.event.Seq)
 		}
 	}
-	return []any{shards, accounts, keys, seqs}
+	return columns{len(keys), []any{shards, accounts, keys, seqs}}
 }
 
 // headColumns are the arguments of updateHeads, for the shards that moved.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"time"
 
@@ -72,23 +73,38 @@ func errNotOpen(name string) error {
 	return fmt.Errorf("account %s is not open: its first valid token or key opens it, or `account credit --open`", name)
 }
 
+// parseName reads the one argument of a verb that is about an account.
+func (a *app) parseName(fs *flag.FlagSet, args []string) (string, error) {
+	names, err := a.parse(fs, args, "NAME")
+	if err != nil {
+		return "", err
+	}
+	if err := domain.CheckAccount(names[0]); err != nil {
+		return "", a.usage("%s", err)
+	}
+	return names[0], nil
+}
+
+// openedAccount is the account of a name, which must be open.
+func openedAccount(ctx context.Context, r *ledger.Reader, name string) (*domain.Account, error) {
+	account, err := r.Account(ctx, name)
+	if err == nil && account == nil {
+		err = errNotOpen(name)
+	}
+	return account, err
+}
+
 func runAccountShow(ctx context.Context, a *app, args []string) error {
 	fs := a.flags()
 	asJSON := jsonFlag(fs)
-	names, err := a.parse(fs, args, "NAME")
+	name, err := a.parseName(fs, args)
 	if err != nil {
 		return err
 	}
-	if err := domain.CheckAccount(names[0]); err != nil {
-		return a.usage("%s", err)
-	}
 	return withReader(ctx, a, func(r *ledger.Reader) error {
-		account, err := r.Account(ctx, names[0])
+		account, err := openedAccount(ctx, r, name)
 		if err != nil {
 			return err
-		}
-		if account == nil {
-			return errNotOpen(names[0])
 		}
 		return a.printAccount(accountView(*account, r.Meta()), *asJSON)
 	})
@@ -286,24 +302,18 @@ func runFreeze(ctx context.Context, a *app, args []string, frozen bool) error {
 	fs := a.flags()
 	reason := fs.String("reason", "", "`TEXT` that says why")
 	asJSON := jsonFlag(fs)
-	names, err := a.parse(fs, args, "NAME")
+	name, err := a.parseName(fs, args)
 	if err != nil {
 		return err
 	}
-	if err := domain.CheckAccount(names[0]); err != nil {
-		return a.usage("%s", err)
-	}
 	return withLedger(ctx, a, func(l *ledger.Postgres) error {
-		account, err := l.Account(ctx, names[0])
+		account, err := openedAccount(ctx, l.Reader, name)
 		if err != nil {
 			return err
 		}
-		if account == nil {
-			return errNotOpen(names[0])
-		}
 		if account.Frozen != frozen {
 			data := domain.AccountData{Frozen: &frozen, Reason: *reason, Actor: actor}
-			out, err := appendOne(ctx, l, names[0], domain.Configure{Data: data})
+			out, err := appendOne(ctx, l, name, domain.Configure{Data: data})
 			if err != nil {
 				return err
 			}

@@ -112,29 +112,15 @@ func verbLedger(ctx context.Context, s *Settings, d database) (ledger.Meta, erro
 
 // withLedger runs a verb on the open ledger.
 func withLedger(ctx context.Context, a *app, run func(*ledger.Postgres) error) error {
-	return withMeta(ctx, a, func(d database, m ledger.Meta) error {
-		l, err := ledger.Open(ctx, d.config(m))
-		if err != nil {
-			return databaseError(err, d.URL)
-		}
-		defer l.Close()
-		return databaseError(run(l), d.URL)
-	})
+	return withOpen(ctx, a, ledger.Open, run)
 }
 
 // withReader runs a verb that does not append.
 func withReader(ctx context.Context, a *app, run func(*ledger.Reader) error) error {
-	return withMeta(ctx, a, func(d database, m ledger.Meta) error {
-		r, err := ledger.OpenReader(ctx, d.config(m))
-		if err != nil {
-			return databaseError(err, d.URL)
-		}
-		defer r.Close()
-		return databaseError(run(r), d.URL)
-	})
+	return withOpen(ctx, a, ledger.OpenReader, run)
 }
 
-func withMeta(ctx context.Context, a *app, run func(database, ledger.Meta) error) error {
+func withOpen[L interface{ Close() }](ctx context.Context, a *app, open func(context.Context, ledger.Config) (L, error), run func(L) error) error {
 	s, err := a.settings()
 	if err != nil {
 		return err
@@ -148,7 +134,12 @@ func withMeta(ctx context.Context, a *app, run func(database, ledger.Meta) error
 	if err != nil {
 		return err
 	}
-	return run(d, m)
+	l, err := open(ctx, d.config(m))
+	if err != nil {
+		return databaseError(err, d.URL)
+	}
+	defer l.Close()
+	return databaseError(run(l), d.URL)
 }
 
 func runMigrate(ctx context.Context, a *app, args []string) error {

@@ -58,7 +58,8 @@ func runServe(ctx context.Context, a *app, args []string) error {
 			return err
 		}
 	}
-	if err := s.servable(); err != nil {
+	prices, err := s.servable()
+	if err != nil {
 		return err
 	}
 	if os.Getenv("GOGC") == "" {
@@ -73,22 +74,22 @@ func runServe(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(serveOn(ctx, a, s, h, listener), h.release())
+	return errors.Join(serveOn(ctx, a, s, prices, h, listener), h.release())
 }
 
-// servable finds what would end the start later, before a database is made or migrated for nothing.
-func (s *Settings) servable() error {
+// servable opens the prices, and finds what would end the start later, before a database is made or
+// migrated for nothing.
+func (s *Settings) servable() (*priceFile, error) {
 	if s.JWTJWKSURL == "" && !s.Development() {
 		if _, err := s.signingSecret(); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	_, err := openPrices(s)
-	return err
+	return openPrices(s)
 }
 
 // serveOn serves until ctx ends, the server fails, or the embedded Postgres dies.
-func serveOn(ctx context.Context, a *app, s *Settings, h *holding, listener net.Listener) error {
+func serveOn(ctx context.Context, a *app, s *Settings, prices *priceFile, h *holding, listener net.Listener) error {
 	log := a.logger(s)
 	meta, err := readyLedger(ctx, s, h.database)
 	if err != nil {
@@ -96,7 +97,7 @@ func serveOn(ctx context.Context, a *app, s *Settings, h *holding, listener net.
 	}
 	behind, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	p, err := wire(behind, s, h.database, meta, log)
+	p, err := wire(behind, s, prices, h.database, meta, log)
 	if err != nil {
 		return err
 	}
@@ -106,7 +107,7 @@ func serveOn(ctx context.Context, a *app, s *Settings, h *holding, listener net.
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }() // ends by Shutdown or Close below
 	a.greet(s, h, listener.Addr())
-	defer onHangup(p.prices, log)()
+	defer onHangup(prices, log)()
 	var cause error
 	select {
 	case <-ctx.Done():
@@ -163,8 +164,11 @@ func (a *app) greet(s *Settings, h *holding, addr net.Addr) {
 		where = "embedded Postgres in " + h.dataDir
 	}
 	fmt.Fprintf(a.stdout, "LLM Gateway %s is ready on %s (%s, %s)\n", version(), base, s.Environment, where)
-	token, err := greetingToken(s, a.now())
-	if !s.Development() || err != nil {
+	if !s.Development() {
+		return
+	}
+	token, _, err := a.sign(s, greetingUser, gateway.RoleUser, greetingTTL)
+	if err != nil {
 		return
 	}
 	model := "gpt-4o-mini"
@@ -180,16 +184,4 @@ curl %s/v1/chat/completions \
   -d '{"model": %q, "messages": [{"role": "user", "content": "Hello!"}]}'
 
 `, greetingUser, base, token, model)
-}
-
-func greetingToken(s *Settings, now time.Time) (string, error) {
-	secret, err := s.signingSecret()
-	if err != nil {
-		return "", err
-	}
-	tokens, err := gateway.NewTokens(s.JWTAlgorithm, secret)
-	if err != nil {
-		return "", err
-	}
-	return tokens.Sign(greetingUser, gateway.RoleUser, now, greetingTTL)
 }

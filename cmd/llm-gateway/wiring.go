@@ -30,16 +30,11 @@ const issuerTime = 5 * time.Second
 type parts struct {
 	gateway *gateway.Gateway
 	ledger  *ledger.Postgres
-	prices  *priceFile
 }
 
 // wire puts a gateway together over an initialised ledger. ctx is the life of what runs behind it.
-func wire(ctx context.Context, s *Settings, d database, m ledger.Meta, log *slog.Logger) (*parts, error) {
+func wire(ctx context.Context, s *Settings, prices *priceFile, d database, m ledger.Meta, log *slog.Logger) (*parts, error) {
 	tokens, err := tokensOf(ctx, s, log)
-	if err != nil {
-		return nil, err
-	}
-	prices, err := openPrices(s)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +62,7 @@ func wire(ctx context.Context, s *Settings, d database, m ledger.Meta, log *slog
 		l.Close()
 		return nil, err
 	}
-	return &parts{gateway: g, ledger: l, prices: prices}, nil
+	return &parts{gateway: g, ledger: l}, nil
 }
 
 // close lets what is under way settle, then closes the ledger.

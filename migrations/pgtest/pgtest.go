@@ -4,6 +4,7 @@ package pgtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -62,16 +63,9 @@ func exec(t testing.TB, server, sql string) {
 	conn, err := pgx.Connect(ctx, server)
 	if err == nil {
 		_, err = conn.Exec(ctx, sql)
-		err = firstError(err, conn.Close(ctx))
+		err = errors.Join(err, conn.Close(ctx))
 	}
 	if err != nil {
 		t.Fatal(fmt.Errorf("%s: %w", sql, err))
 	}
-}
-
-func firstError(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
 }
