@@ -100,27 +100,10 @@ func (b *Books) Apply(e *Event) error {
 		}
 		b.References[ref] = Use{ID: e.ID, Seq: e.Seq, Kind: e.Kind, Amount: e.Amount}
 	}
-	move(a, e)
+	available, reserved := e.Change()
+	a.Available, a.Reserved = a.Available.Add(available), a.Reserved.Add(reserved)
 	a.LastSeq = e.Seq
 	return nil
-}
-
-// move moves the event's amount between the account's balances.
-func move(a *Account, e *Event) {
-	switch e.Kind {
-	case KindCredit:
-		a.Available = a.Available.Add(e.Amount)
-	case KindDebit, KindOverage:
-		a.Available = a.Available.Sub(e.Amount)
-	case KindReserve:
-		a.Available = a.Available.Sub(e.Amount)
-		a.Reserved = a.Reserved.Add(e.Amount)
-	case KindCommit:
-		a.Reserved = a.Reserved.Sub(e.Amount)
-	case KindRefund:
-		a.Reserved = a.Reserved.Sub(e.Amount)
-		a.Available = a.Available.Add(e.Amount)
-	}
 }
 
 func (b *Books) applyAccount(e *Event, d *AccountData) error {

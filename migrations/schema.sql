@@ -3,6 +3,69 @@
 
 GRANT USAGE ON SCHEMA public TO llm_gateway;
 
+CREATE OR REPLACE FUNCTION create_projection(projection text, table_name text)
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    CASE projection
+    WHEN 'balances' THEN
+        EXECUTE format('CREATE TABLE %I (
+            shard        integer        NOT NULL,
+            account      text           NOT NULL,
+            available    numeric(38,12) NOT NULL,
+            reserved     numeric(38,12) NOT NULL,
+            credit_limit numeric(38,12) NOT NULL,
+            frozen       boolean        NOT NULL,
+            last_seq     bigint         NOT NULL,
+            PRIMARY KEY (shard, account)
+        ) WITH (fillfactor = 50)', table_name);
+    WHEN 'transactions' THEN
+        EXECUTE format('CREATE TABLE %I (
+            shard       integer        NOT NULL,
+            account     text           NOT NULL,
+            seq         bigint         NOT NULL,
+            id          uuid           NOT NULL,
+            kind        text           NOT NULL,
+            amount      numeric(38,12) NOT NULL,
+            reference   text           NOT NULL,
+            reason      text           NOT NULL,
+            surface     text           NOT NULL,
+            model       text           NOT NULL,
+            request_id  uuid,
+            occurred_at timestamptz    NOT NULL,
+            PRIMARY KEY (shard, account, seq)
+        )', table_name);
+    WHEN 'stats' THEN
+        EXECUTE format('CREATE TABLE %I (
+            shard                 integer        NOT NULL,
+            account               text           NOT NULL,
+            hour                  timestamptz    NOT NULL,
+            model                 text           NOT NULL,
+            provider              text           NOT NULL,
+            requests              bigint         NOT NULL,
+            meter_input           bigint         NOT NULL,
+            meter_cached_input    bigint         NOT NULL,
+            meter_cache_write_5m  bigint         NOT NULL,
+            meter_cache_write_1h  bigint         NOT NULL,
+            meter_audio_in        bigint         NOT NULL,
+            meter_cached_audio_in bigint         NOT NULL,
+            meter_image_in        bigint         NOT NULL,
+            meter_output          bigint         NOT NULL,
+            meter_reasoning       bigint         NOT NULL,
+            meter_audio_out       bigint         NOT NULL,
+            meter_image_out       bigint         NOT NULL,
+            meter_web_search      bigint         NOT NULL,
+            meter_requests        bigint         NOT NULL,
+            amount                numeric(38,12) NOT NULL,
+            PRIMARY KEY (shard, account, hour, model, provider)
+        ) WITH (fillfactor = 50)', table_name);
+    ELSE
+        RAISE EXCEPTION 'there is no projection %', projection USING ERRCODE = 'invalid_parameter_value';
+    END CASE;
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO llm_gateway', table_name);
+END $function$;
+
 CREATE OR REPLACE FUNCTION ledger_refuse_change()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -31,6 +94,19 @@ CREATE TABLE api_keys (
 CREATE INDEX api_keys_account ON api_keys USING btree (account);
 
 GRANT INSERT, SELECT, UPDATE ON api_keys TO llm_gateway;
+
+CREATE TABLE balances (
+    shard integer NOT NULL,
+    account text NOT NULL,
+    available numeric(38,12) NOT NULL,
+    reserved numeric(38,12) NOT NULL,
+    credit_limit numeric(38,12) NOT NULL,
+    frozen boolean NOT NULL,
+    last_seq bigint NOT NULL,
+    CONSTRAINT balances_pkey PRIMARY KEY (shard, account)
+) WITH (fillfactor=50);
+
+GRANT DELETE, INSERT, SELECT, UPDATE ON balances TO llm_gateway;
 
 CREATE TABLE ledger_accounts (
     shard integer NOT NULL,
@@ -93,6 +169,15 @@ CREATE TABLE ledger_idempotency (
 
 GRANT INSERT, SELECT ON ledger_idempotency TO llm_gateway;
 
+CREATE TABLE ledger_leases (
+    name text NOT NULL,
+    owner uuid NOT NULL,
+    until timestamp with time zone NOT NULL,
+    CONSTRAINT ledger_leases_pkey PRIMARY KEY (name)
+) WITH (fillfactor=50);
+
+GRANT DELETE, INSERT, SELECT, UPDATE ON ledger_leases TO llm_gateway;
+
 CREATE TABLE ledger_meta (
     singleton boolean NOT NULL DEFAULT true,
     id uuid NOT NULL,
@@ -139,3 +224,61 @@ CREATE TABLE ledger_shards (
 ) WITH (fillfactor=10);
 
 GRANT SELECT, UPDATE ON ledger_shards TO llm_gateway;
+
+CREATE TABLE projection_positions (
+    projection text NOT NULL,
+    shard integer NOT NULL,
+    seq bigint NOT NULL,
+    hash bytea NOT NULL,
+    occurred_at timestamp with time zone NOT NULL,
+    next_offset bigint NOT NULL DEFAULT 0,
+    CONSTRAINT projection_positions_pkey PRIMARY KEY (projection, shard),
+    CONSTRAINT projection_positions_hash_check CHECK ((octet_length(hash) = 32)),
+    CONSTRAINT projection_positions_seq_check CHECK ((seq >= 0))
+) WITH (fillfactor=20);
+
+GRANT DELETE, INSERT, SELECT, UPDATE ON projection_positions TO llm_gateway;
+
+CREATE TABLE stats (
+    shard integer NOT NULL,
+    account text NOT NULL,
+    hour timestamp with time zone NOT NULL,
+    model text NOT NULL,
+    provider text NOT NULL,
+    requests bigint NOT NULL,
+    meter_input bigint NOT NULL,
+    meter_cached_input bigint NOT NULL,
+    meter_cache_write_5m bigint NOT NULL,
+    meter_cache_write_1h bigint NOT NULL,
+    meter_audio_in bigint NOT NULL,
+    meter_cached_audio_in bigint NOT NULL,
+    meter_image_in bigint NOT NULL,
+    meter_output bigint NOT NULL,
+    meter_reasoning bigint NOT NULL,
+    meter_audio_out bigint NOT NULL,
+    meter_image_out bigint NOT NULL,
+    meter_web_search bigint NOT NULL,
+    meter_requests bigint NOT NULL,
+    amount numeric(38,12) NOT NULL,
+    CONSTRAINT stats_pkey PRIMARY KEY (shard, account, hour, model, provider)
+) WITH (fillfactor=50);
+
+GRANT DELETE, INSERT, SELECT, UPDATE ON stats TO llm_gateway;
+
+CREATE TABLE transactions (
+    shard integer NOT NULL,
+    account text NOT NULL,
+    seq bigint NOT NULL,
+    id uuid NOT NULL,
+    kind text NOT NULL,
+    amount numeric(38,12) NOT NULL,
+    reference text NOT NULL,
+    reason text NOT NULL,
+    surface text NOT NULL,
+    model text NOT NULL,
+    request_id uuid,
+    occurred_at timestamp with time zone NOT NULL,
+    CONSTRAINT transactions_pkey PRIMARY KEY (shard, account, seq)
+);
+
+GRANT DELETE, INSERT, SELECT, UPDATE ON transactions TO llm_gateway;
