@@ -7,16 +7,24 @@ FUZZTIME   ?= 50000x
 TESTFLAGS  ?=
 
 .DEFAULT_GOAL := build
-.PHONY: run build test check acceptance clients vuln fuzz bench clean
+.PHONY: run demo build test test-real check acceptance acceptance-real rebuild-million rebuild-million-real clients vuln fuzz bench clean
 
 run: build ## the gateway; it ends with make, however make ends
 	exec $(BIN) serve --end-with-parent
 
+demo: build ## in under a minute: requests, their events, balances rebuilt from events
+	$(BIN) demo
+
 build:
 	go build -o $(BIN) ./cmd/llm-gateway
 
-test: build ## every test, on an embedded Postgres
+test: build ## every test, on an embedded Postgres, Kafka and Redis
 	$(BIN) embedded -- go test $(TESTFLAGS) ./...
+
+REAL := deployments/test-real/run --
+
+test-real: build ## the same tests, on a real Postgres, Kafka and Redis
+	$(REAL) go test -count=1 $(TESTFLAGS) ./...
 
 check: ## format, vet, lint, and the repository's own rules
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted" >&2; exit 1; fi
@@ -24,10 +32,22 @@ check: ## format, vet, lint, and the repository's own rules
 	go run $(LINT) run --allow-parallel-runners
 	go test -count=1 -run 'Tidy|EnvExample|OpenAPI' ./cmd/llm-gateway
 
-ACCEPTANCE_TESTS := TestTenThousandRequests|TestNobodyOverspends|TestFirstTokenRace|TestStartAndKill|TestEndsWithItsParent|TestKillUnderLoad|TestStopUnderLoad|TestEventsAreImmutable|TestPostgresAway
+ACCEPTANCE_TESTS := TestTenThousandRequests|TestNobodyOverspends|TestFirstTokenRace|TestStartAndKill|TestEndsWithItsParent|TestKillUnderLoad|TestStopUnderLoad|TestEventsAreImmutable|TestPostgresAway|TestFrozen|TestTopicDeleted|TestProjectionDropped|TestProjectorAndRedisStopped|TestFlushAllUnderLoad|TestVisible|TestTailLost
+ACCEPTANCE := ACCEPTANCE=full go test -count=1 -v -run '^($(ACCEPTANCE_TESTS))$$' ./cmd/llm-gateway
 
 acceptance: build ## the long tests in full: 10,000 requests, 25 kills under load
-	ACCEPTANCE=full $(BIN) embedded -- go test -count=1 -v -run '^($(ACCEPTANCE_TESTS))$$' ./cmd/llm-gateway
+	$(BIN) embedded -- env $(ACCEPTANCE)
+
+acceptance-real: build ## the same, on a real Postgres, Kafka and Redis
+	$(REAL) env $(ACCEPTANCE)
+
+MILLION := EVENTS=1000000 go test -count=1 -v -timeout 60m -run '^TestRebuildMany$$' ./cmd/llm-gateway
+
+rebuild-million: build ## rebuild every projection from a million events: rate and memory
+	$(BIN) embedded -- env $(MILLION)
+
+rebuild-million-real: build ## the same, on a real Postgres, Kafka and Redis
+	$(REAL) env $(MILLION)
 
 clients: build ## the README's examples, with the official clients from their registries
 	CLIENTS=1 $(BIN) embedded -- go test -count=1 -v -run '^TestOfficialClients$$' ./cmd/llm-gateway

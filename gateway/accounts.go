@@ -43,16 +43,18 @@ func (g *Gateway) ensureOpen(ctx context.Context, name string) error {
 	if g.accounts.has(name) {
 		return nil
 	}
-	account, err := g.reader.Account(ctx, name)
+	account, err := g.facts.Account(ctx, name)
 	if err != nil {
 		return ledgerError(err)
 	}
 	if account == nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reserveTime)
 		defer cancel()
-		if _, err := g.ledger.Append(ctx, newCommand(name, domain.Open{Grant: g.defaultBalance, Actor: actorGateway})); err != nil {
+		out, err := g.ledger.Append(ctx, newCommand(name, domain.Open{Grant: g.defaultBalance, Actor: actorGateway}))
+		if err != nil {
 			return ledgerError(err)
 		}
+		g.wrote(name, &out)
 	}
 	g.accounts.add(name)
 	return nil

@@ -16,6 +16,7 @@ import (
 // finds every request, whatever its client was told.
 type commandLog struct {
 	gateway.Ledger
+	views *projected // gets the events
 
 	mu       sync.Mutex
 	accounts map[string]bool
@@ -33,7 +34,11 @@ func (l *commandLog) Append(ctx context.Context, c domain.Command) (domain.Outco
 		l.reserves[c.Op.Request()] = c
 	}
 	l.mu.Unlock()
-	return l.Ledger.Append(ctx, c)
+	out, err := l.Ledger.Append(ctx, c)
+	if err == nil {
+		l.views.publish(out.Events)
+	}
+	return out, err
 }
 
 // reserved lists the ids of all requests that an account asked to reserve for.

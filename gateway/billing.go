@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -20,23 +21,44 @@ type number domain.Amount
 func (n number) MarshalJSON() ([]byte, error) { return []byte(domain.Amount(n).String()), nil }
 
 type balanceAnswer struct {
-	UserID   string    `json:"user_id"`
-	Balance  number    `json:"balance"` // available
-	Reserved number    `json:"reserved"`
-	Currency string    `json:"currency"`
-	AsOf     time.Time `json:"as_of"`
+	UserID   string `json:"user_id"`
+	Balance  number `json:"balance"` // available
+	Reserved number `json:"reserved"`
+	Currency string `json:"currency"`
+	reading
 }
 
 // balance is GET /billing/balance.
 func (g *Gateway) balance(c *gin.Context) error {
 	who := identityOf(c)
-	account, err := g.reader.Account(c.Request.Context(), who.Account)
-	if err != nil || account == nil {
-		return ledgerError(fmt.Errorf("reading the account: %w", err))
+	atLeast, err := g.atLeast(c)
+	if err != nil {
+		return err
+	}
+	account, r, err := g.projections.Balance(c.Request.Context(), who.Account, atLeast)
+	if err == nil && account == nil && atLeast.Seq == 0 {
+		account, r, err = g.balanceOfNew(c.Request.Context(), who.Account, r)
+	}
+	if err != nil {
+		return ledgerError(fmt.Errorf("reading the balance: %w", err))
+	}
+	current := g.reading(c, r)
+	if account == nil {
+		return unavailable("projection_behind", "Your account is open, but its balance is not known here yet. Please retry.", nil)
 	}
 	c.JSON(http.StatusOK, balanceAnswer{UserID: who.Account, Balance: number(account.Available),
-		Reserved: number(account.Reserved), Currency: g.currency, AsOf: domain.EventTime(g.now())})
+		Reserved: number(account.Reserved), Currency: g.currency, reading: current})
 	return nil
+}
+
+// balanceOfNew waits for an account that the projection has not seen: it is open, by another gateway
+// or before this process began, so the ledger knows how far the projection has to come.
+func (g *Gateway) balanceOfNew(ctx context.Context, name string, r domain.Reading) (*domain.Account, domain.Reading, error) {
+	head, err := g.facts.Account(ctx, name)
+	if err != nil || head == nil {
+		return nil, r, err
+	}
+	return g.projections.Balance(ctx, name, domain.Position{Shard: r.Position.Shard, Seq: head.LastSeq})
 }
 
 // Bounds and default of a page of transactions.
@@ -55,6 +77,14 @@ type transaction struct {
 	RequestID   *uuid.UUID `json:"request_id"`
 }
 
+type transactionsAnswer struct {
+	UserID       string        `json:"user_id"`
+	Transactions []transaction `json:"transactions"`
+	Limit        int           `json:"limit"`
+	Offset       int           `json:"offset"`
+	reading
+}
+
 // transactions is GET /billing/transactions?limit&offset.
 func (g *Gateway) transactions(c *gin.Context) error {
 	limit, err := pageNumber(c, "limit", defaultPage, 1, maxPage)
@@ -65,16 +95,21 @@ func (g *Gateway) transactions(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	who := identityOf(c)
-	events, err := g.reader.Transactions(c.Request.Context(), who.Account, limit, offset)
+	atLeast, err := g.atLeast(c)
 	if err != nil {
-		return ledgerError(err)
+		return err
 	}
-	out := make([]transaction, len(events))
-	for i := range events {
-		out[i] = transactionOf(&events[i].Event)
+	who := identityOf(c)
+	lines, r, err := g.projections.Transactions(c.Request.Context(), who.Account, limit, offset, atLeast)
+	if err != nil {
+		return ledgerError(fmt.Errorf("reading the transactions: %w", err))
 	}
-	c.JSON(http.StatusOK, gin.H{"user_id": who.Account, "transactions": out, "limit": limit, "offset": offset})
+	out := make([]transaction, len(lines))
+	for i := range lines {
+		out[i] = transactionOf(&lines[i])
+	}
+	c.JSON(http.StatusOK, transactionsAnswer{UserID: who.Account, Transactions: out, Limit: limit, Offset: offset,
+		reading: g.reading(c, r)})
 	return nil
 }
 
@@ -90,30 +125,28 @@ func pageNumber(c *gin.Context, name string, otherwise, least, most int) (int, e
 	return n, nil
 }
 
-// transactionOf tells an event as a line of a statement.
-func transactionOf(e *domain.Event) transaction {
-	t := transaction{ID: e.ID, Amount: number(e.Amount), Timestamp: e.OccurredAt}
-	switch d := e.Data.(type) {
-	case *domain.MovementData:
-		what := "Credit"
-		if e.Kind == domain.KindDebit {
-			what, t.Amount = "Debit", number(e.Amount.Neg())
+// transactionOf shows a line of a statement.
+func transactionOf(l *domain.Transaction) transaction {
+	t := transaction{ID: l.ID, Amount: number(l.Amount), Timestamp: l.OccurredAt}
+	switch l.Kind {
+	case domain.KindCredit:
+		t.Description = "Credit: " + movement(l)
+	case domain.KindDebit:
+		t.Description = "Debit: " + movement(l)
+	default:
+		t.Model, t.RequestID, t.Description = &l.Model, &l.RequestID, "Chat completion with "+l.Model
+		if l.Reason != "" {
+			t.Description += " (overage: " + l.Reason + ")"
 		}
-		t.Description = what + ": " + d.Reference
-		if d.Reason != "" {
-			t.Description = what + ": " + d.Reason + " (" + d.Reference + ")"
-		}
-	case *domain.CommitData:
-		t.charge(e, d.ModelRequested, "")
-	case *domain.OverageData:
-		t.charge(e, d.ModelRequested, " (overage: "+string(d.Reason)+")")
 	}
 	return t
 }
 
-func (t *transaction) charge(e *domain.Event, model, note string) {
-	t.Amount, t.Model, t.RequestID = number(e.Amount.Neg()), &model, &e.RequestID
-	t.Description = "Chat completion with " + model + note
+func movement(l *domain.Transaction) string {
+	if l.Reason == "" {
+		return l.Reference
+	}
+	return l.Reason + " (" + l.Reference + ")"
 }
 
 // eventView is one event in the life of a request. Payload is the stored event, byte for byte: what
@@ -165,7 +198,7 @@ func (g *Gateway) request(c *gin.Context) error {
 	if err != nil || id == uuid.Nil {
 		return unknown
 	}
-	events, err := g.reader.Request(c.Request.Context(), who.Account, id)
+	events, err := g.facts.Request(c.Request.Context(), who.Account, id)
 	switch {
 	case err != nil:
 		return ledgerError(err)

@@ -43,7 +43,7 @@ type call struct {
 	bodyHash string       // of what the client sent
 	began    time.Time
 	stream   bool
-	counted  bool  // the input has been counted, exactly if that was possible
+	exact    int64 // what exactInput found; 0 = not asked yet
 	cap      int64 // output tokens per choice that the balance affords; 0 = not capped
 }
 
@@ -175,16 +175,28 @@ func (k *call) set(path, raw string) error {
 	return nil
 }
 
+// exactInput is the input's exact number of tokens where that can be known and is smaller than the
+// cheap bound, else that bound. It counts once: counting costs time.
+func (k *call) exactInput() int64 {
+	if k.exact != 0 {
+		return k.exact
+	}
+	k.exact = k.need.InputTokens
+	if k.asked.opaque {
+		return k.exact
+	}
+	if tokens, exact := provider.CountPrompt(k.model.Name, k.body); exact {
+		k.exact = min(k.exact, tokens+templateTokens)
+	}
+	return k.exact
+}
+
 // countInput replaces the cheap bound of the input by its exact number of tokens, where that can be
 // known, and says whether the need became smaller.
 func (k *call) countInput() bool {
-	k.counted = true
-	tokens, exact := provider.CountPrompt(k.model.Name, k.body)
-	if !exact || k.asked.opaque || tokens+templateTokens >= k.need.InputTokens {
-		return false
-	}
-	k.need.InputTokens = tokens + templateTokens
-	return true
+	before := k.need.InputTokens
+	k.need.InputTokens = k.exactInput()
+	return k.need.InputTokens < before
 }
 
 // capOutput limits the output to what the balance affords, in what is sent and in the need.

@@ -10,11 +10,14 @@
 //     that costs.
 //   - A hold is settled or released exactly once, whatever happens to the request.
 //   - Errors are one type (Error), rendered in one place; they never hold credentials or prompts.
-//   - The package knows no database: it declares the small interfaces that it needs (Ledger, Reader,
-//     Keys), and cmd hands them in.
+//   - Money is decided by the ledger. What is projected may refuse a call early, once the ledger's own
+//     head agrees; it never lets one pass.
+//   - The package knows no database: it declares the small interfaces that it needs (Ledger, Facts,
+//     Projections, Balances, Keys), and cmd hands them in.
 //
 // Tests: tables of hostile requests against the whole handler over ledger.Memory; the flow under
-// faults of the simulated provider; recorded traffic of the real providers; fuzzing of the parser.
+// faults of the simulated provider; recorded traffic of the real providers; fuzzing of the parser;
+// the same calls with a lying cache of balances and without one, whose outcomes must be the same.
 package gateway
 
 import (
@@ -43,18 +46,34 @@ const (
 	ReserveRefuse ReservePolicy = "refuse"
 )
 
-// Reader answers questions from what has been committed. Accounts that are not open are nil, requests
-// of other accounts have no events; events come in order, transactions newest first.
-type Reader interface {
+// Facts answers from the ledger itself, as committed: the authority. Accounts that are not open are
+// nil; requests of other accounts have no events; events come in order.
+type Facts interface {
 	Account(ctx context.Context, name string) (*domain.Account, error)
 	Request(ctx context.Context, account string, id uuid.UUID) ([]domain.Recorded, error)
-	Transactions(ctx context.Context, account string, limit, offset int) ([]domain.Recorded, error)
+}
+
+// Projections answers from what consumers made of the events, and says how current that is. Each
+// method first waits, about a second and no longer, until the projection has reached atLeast. The zero
+// Position, one of another shard than the account's, and one that the ledger does not have are not
+// waited for.
+type Projections interface {
+	// Balance is the account's; nil where the projection has not seen the account yet. The reading's
+	// position names the account's shard even then.
+	Balance(ctx context.Context, account string, atLeast domain.Position) (*domain.Account, domain.Reading, error)
+	// Transactions are the account's, newest first.
+	Transactions(ctx context.Context, account string, limit, offset int, atLeast domain.Position) ([]domain.Transaction, domain.Reading, error)
+	// Stats has a row for each group that consumed anything: hours and days in their order, models and
+	// providers by amount, the dearest first.
+	Stats(ctx context.Context, account string, q domain.StatsQuery, atLeast domain.Position) ([]domain.StatsRow, domain.Reading, error)
 }
 
 // Config is what cmd hands in. All fields are needed unless they say otherwise.
 type Config struct {
 	Ledger         Ledger
-	Reader         Reader
+	Facts          Facts
+	Projections    Projections
+	Balances       Balances // nil = no cache: Postgres alone decides
 	Keys           Keys
 	Tokens         *Tokens
 	Prices         func() *domain.PriceBook // the book in force now
@@ -76,7 +95,8 @@ type Config struct {
 // Gateway serves the API. Make it with New, serve its Handler, end it with Close.
 type Gateway struct {
 	ledger         Ledger
-	reader         Reader
+	facts          Facts
+	projections    Projections
 	keys           *keyCache
 	tokens         *Tokens
 	prices         func() *domain.PriceBook
@@ -94,14 +114,16 @@ type Gateway struct {
 	log            *slog.Logger
 	now            func() time.Time
 
-	accounts *openAccounts
-	engine   *gin.Engine
-	tasks    sync.WaitGroup // requests under way, and what background started
+	accounts  *openAccounts
+	positions *positions
+	gate      *gate // nil = none
+	engine    *gin.Engine
+	tasks     sync.WaitGroup // requests under way, and what background started
 }
 
 // New wires a gateway. It starts nothing.
 func New(c Config) (*Gateway, error) {
-	if c.Ledger == nil || c.Reader == nil || c.Keys == nil || c.Tokens == nil || c.Prices == nil || c.Metrics == nil ||
+	if c.Ledger == nil || c.Facts == nil || c.Projections == nil || c.Keys == nil || c.Tokens == nil || c.Prices == nil || c.Metrics == nil ||
 		c.Log == nil || c.Owner == uuid.Nil {
 		return nil, errors.New("gateway: the configuration is incomplete")
 	}
@@ -112,11 +134,14 @@ func New(c Config) (*Gateway, error) {
 		c.Ready = func(context.Context) error { return nil }
 	}
 	g := &Gateway{
-		ledger: c.Ledger, reader: c.Reader, keys: newKeyCache(c.Keys, c.Now), tokens: c.Tokens, prices: c.Prices,
+		ledger: c.Ledger, facts: c.Facts, projections: c.Projections, keys: newKeyCache(c.Keys, c.Now), tokens: c.Tokens, prices: c.Prices,
 		providers: c.Providers, missing: c.Missing, owner: c.Owner, currency: c.Currency,
 		defaultBalance: c.DefaultBalance, reservePolicy: c.ReservePolicy, modelsArray: c.ModelsArray, ready: c.Ready,
 		version: c.Version, environment: c.Environment, metrics: c.Metrics, log: c.Log, now: c.Now,
-		accounts: newOpenAccounts(),
+		accounts: newOpenAccounts(), positions: newPositions(),
+	}
+	if c.Balances != nil {
+		g.gate = newGate(c.Balances, c.Facts, c.Now)
 	}
 	g.engine = g.newEngine()
 	return g, nil

@@ -38,9 +38,11 @@ type options struct {
 	policy    gateway.ReservePolicy
 	providers map[string]provider.Provider // nil = the simulated one
 	missing   map[string]string
-	book      *domain.PriceBook                     // nil = the built-in one
-	wrap      func(gateway.Ledger) gateway.Ledger   // between the gateway and its ledger
-	reader    func(gateway.Reader) gateway.Reader   // the same for reading
+	book      *domain.PriceBook                   // nil = the built-in one
+	wrap      func(gateway.Ledger) gateway.Ledger // between the gateway and its ledger
+	facts     func(gateway.Facts) gateway.Facts   // the same for reading
+	views     func(gateway.Projections) gateway.Projections
+	balances  gateway.Balances                      // nil = no cache
 	share     *env                                  // another gateway, whose ledger this one uses too
 	keys      gateway.Keys                          // API keys
 	array     bool                                  // MODELS_FORMAT=array
@@ -58,6 +60,7 @@ type env struct {
 	o      options
 	memory *ledger.Memory
 	asked  *commandLog
+	views  *projected
 	gw     *gateway.Gateway
 	tokens *gateway.Tokens
 	server *httptest.Server
@@ -80,10 +83,11 @@ func start(t *testing.T, o options) *env {
 		e.book = pricebook.Builtin()
 	}
 	if o.share != nil {
-		e.memory, e.asked = o.share.memory, o.share.asked
+		e.memory, e.asked, e.views = o.share.memory, o.share.asked, o.share.views
 	} else {
 		e.memory = ledger.NewMemory(uuid.New(), testShards, "USD", time.Now)
-		e.asked = &commandLog{Ledger: e.memory}
+		e.views = newProjected(e.memory)
+		e.asked = &commandLog{Ledger: e.memory, views: e.views}
 	}
 	e.tokens = e.makeTokens()
 	e.gw = e.makeGateway()
@@ -133,12 +137,16 @@ func (e *env) makeGateway() *gateway.Gateway {
 	if o.wrap != nil {
 		appends = o.wrap(appends)
 	}
-	var reads gateway.Reader = e.memory
-	if o.reader != nil {
-		reads = o.reader(reads)
+	var facts gateway.Facts = e.memory
+	if o.facts != nil {
+		facts = o.facts(facts)
+	}
+	var views gateway.Projections = e.views
+	if o.views != nil {
+		views = o.views(views)
 	}
 	g, err := gateway.New(gateway.Config{
-		Ledger: appends, Reader: reads, Keys: o.keys, Tokens: e.tokens,
+		Ledger: appends, Facts: facts, Projections: views, Balances: o.balances, Keys: o.keys, Tokens: e.tokens,
 		Prices: func() *domain.PriceBook { return e.book }, Providers: o.providers, Missing: o.missing,
 		Owner: uuid.New(), Currency: "USD", DefaultBalance: domain.MustAmount(o.balance), ReservePolicy: o.policy,
 		ModelsArray: o.array, Ready: o.ready, Version: "test", Environment: "development",

@@ -209,38 +209,77 @@ func (p *pipes) client() *http.Client {
 		DialContext: func(context.Context, string, string) (net.Conn, error) { return p.dial(), nil }}}
 }
 
-// broken is a Reader that fails.
-type broken struct{ gateway.Reader }
+// switched are Facts and Projections that fail while away is set; the test sets it between requests.
+type switched struct {
+	gateway.Facts
+	gateway.Projections
+	away *bool
+}
 
 var errAway = errors.New("dial tcp 10.0.0.7:5432: connection refused")
 
-// Account implements gateway.Reader.
-func (broken) Account(context.Context, string) (*domain.Account, error) { return nil, errAway }
-
-// Request implements gateway.Reader.
-func (broken) Request(context.Context, string, uuid.UUID) ([]domain.Recorded, error) {
-	return nil, errAway
+func (s *switched) fails() error {
+	if *s.away {
+		return errAway
+	}
+	return nil
 }
 
-// Transactions implements gateway.Reader.
-func (broken) Transactions(context.Context, string, int, int) ([]domain.Recorded, error) {
-	return nil, errAway
+// Account implements gateway.Facts.
+func (s *switched) Account(ctx context.Context, name string) (*domain.Account, error) {
+	if err := s.fails(); err != nil {
+		return nil, err
+	}
+	return s.Facts.Account(ctx, name)
 }
 
-func TestReaderAway(t *testing.T) {
+// Request implements gateway.Facts.
+func (s *switched) Request(ctx context.Context, account string, id uuid.UUID) ([]domain.Recorded, error) {
+	if err := s.fails(); err != nil {
+		return nil, err
+	}
+	return s.Facts.Request(ctx, account, id)
+}
+
+// Balance implements gateway.Projections.
+func (s *switched) Balance(ctx context.Context, account string, at domain.Position) (*domain.Account, domain.Reading, error) {
+	if err := s.fails(); err != nil {
+		return nil, domain.Reading{}, err
+	}
+	return s.Projections.Balance(ctx, account, at)
+}
+
+// Transactions implements gateway.Projections.
+func (s *switched) Transactions(ctx context.Context, account string, limit, offset int, at domain.Position) ([]domain.Transaction, domain.Reading, error) {
+	if err := s.fails(); err != nil {
+		return nil, domain.Reading{}, err
+	}
+	return s.Projections.Transactions(ctx, account, limit, offset, at)
+}
+
+// Stats implements gateway.Projections.
+func (s *switched) Stats(ctx context.Context, account string, q domain.StatsQuery, at domain.Position) ([]domain.StatsRow, domain.Reading, error) {
+	if err := s.fails(); err != nil {
+		return nil, domain.Reading{}, err
+	}
+	return s.Projections.Stats(ctx, account, q, at)
+}
+
+func TestReadingAway(t *testing.T) {
 	t.Parallel()
 	var away bool
 	e := start(t, options{
-		reader: func(r gateway.Reader) gateway.Reader { return &switched{r, &away} },
-		ready:  func(context.Context) error { return errors.New("the database is away") },
+		facts: func(f gateway.Facts) gateway.Facts { return &switched{Facts: f, away: &away} },
+		views: func(p gateway.Projections) gateway.Projections { return &switched{Projections: p, away: &away} },
+		ready: func(context.Context) error { return errors.New("the database is away") },
 	})
 	id := e.chat("finn", chatBody("sim-small", "x", "")).id()
 	away = true
-	for _, path := range []string{"/billing/balance", "/billing/transactions", "/billing/requests/" + id.String()} {
+	for _, path := range []string{"/billing/balance", "/billing/transactions", "/billing/stats", "/billing/requests/" + id.String()} {
 		for _, account := range []string{"finn", "new-one"} {
 			a := e.get(account, path)
 			checkError(t, path, a, 503, "service_unavailable", "ledger_unavailable")
-			if strings.Contains(a.body, "10.0.0.7") || strings.Contains(a.body, "nothing was sent") {
+			if strings.Contains(a.body, "10.0.0.7") || strings.Contains(a.body, "nothing was sent") || a.header.Get("Retry-After") == "" {
 				t.Errorf("%s: %s", path, a.body)
 			}
 		}
@@ -251,32 +290,4 @@ func TestReaderAway(t *testing.T) {
 	if a := e.get("", "/health"); a.status != 200 {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-}
-
-// switched is a Reader that fails while away is set; the test sets it between requests.
-type switched struct {
-	gateway.Reader
-	away *bool
-}
-
-func (s *switched) now() gateway.Reader {
-	if *s.away {
-		return broken{}
-	}
-	return s.Reader
-}
-
-// Account implements gateway.Reader.
-func (s *switched) Account(ctx context.Context, name string) (*domain.Account, error) {
-	return s.now().Account(ctx, name)
-}
-
-// Request implements gateway.Reader.
-func (s *switched) Request(ctx context.Context, account string, id uuid.UUID) ([]domain.Recorded, error) {
-	return s.now().Request(ctx, account, id)
-}
-
-// Transactions implements gateway.Reader.
-func (s *switched) Transactions(ctx context.Context, account string, limit, offset int) ([]domain.Recorded, error) {
-	return s.now().Transactions(ctx, account, limit, offset)
 }

@@ -16,6 +16,7 @@ import (
 // This is the flow of every model call, the page to read first:
 //
 //	prepare   read, check, price, bound             no money yet: errors are free
+//	gate      a projected balance says no early     never yes, and its no is confirmed (gate.go)
 //	reserve   the most it can cost, durably         Postgres says yes or no
 //	provider  called only after that
 //	settle    commit what it cost, refund the rest  durably, before the last byte goes out
@@ -65,6 +66,9 @@ func (g *Gateway) meter(c *gin.Context, surface string, alwaysStream bool) error
 	}
 	record := recordOf(c)
 	record.model = k.model.Name
+	if err := g.refuseEarly(c.Request.Context(), k); err != nil {
+		return err
+	}
 	h, err := g.reserve(c.Request.Context(), k)
 	if err != nil {
 		return err
@@ -106,10 +110,10 @@ func (g *Gateway) shrink(k *call, spendable domain.Amount) (bool, error) {
 	if spendable.Sign() <= 0 {
 		return false, nil
 	}
-	if !k.counted && k.countInput() {
+	if k.countInput() {
 		return true, k.rebound()
 	}
-	if g.reservePolicy != ReserveCap || k.asked.maxOutput != 0 {
+	if !g.mayCap(k) {
 		return false, nil
 	}
 	affords, err := k.version.AffordableOutput(spendable, k.need, k.asked.choices)
@@ -124,6 +128,11 @@ func (g *Gateway) shrink(k *call, spendable domain.Amount) (bool, error) {
 		return false, err
 	}
 	return true, k.rebound()
+}
+
+// mayCap says whether the call's output may be cut down to what the balance affords.
+func (g *Gateway) mayCap(k *call) bool {
+	return g.reservePolicy == ReserveCap && k.asked.maxOutput == 0
 }
 
 // reserve appends the reserve. Where it is not known whether that happened, it is undone behind the
@@ -151,7 +160,11 @@ func (h *hold) reserve(ctx context.Context) error {
 func (h *hold) append(op domain.Op) (domain.Outcome, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), settleTime)
 	defer cancel()
-	return h.g.ledger.Append(ctx, newCommand(h.call.who.Account, op))
+	out, err := h.g.ledger.Append(ctx, newCommand(h.call.who.Account, op))
+	if err == nil {
+		h.g.wrote(h.call.who.Account, &out)
+	}
+	return out, err
 }
 
 func newCommand(account string, op domain.Op) domain.Command {

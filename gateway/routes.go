@@ -24,6 +24,7 @@ var routes = []route{
 	{Route{"GET", "/v1/models"}, false, func(g *Gateway) handler { return g.models }},
 	{Route{"GET", "/billing/balance"}, false, func(g *Gateway) handler { return g.balance }},
 	{Route{"GET", "/billing/transactions"}, false, func(g *Gateway) handler { return g.transactions }},
+	{Route{"GET", "/billing/stats"}, false, func(g *Gateway) handler { return g.stats }},
 	{Route{"GET", "/billing/requests/{id}"}, false, func(g *Gateway) handler { return g.request }},
 	{Route{"GET", "/health"}, true, func(g *Gateway) handler { return g.health }},
 	{Route{"GET", "/ready"}, true, func(g *Gateway) handler { return g.readiness }},

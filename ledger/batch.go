@@ -16,7 +16,11 @@ type head struct {
 	Seq  int64
 	Hash domain.Hash
 	Time time.Time // of the last event; the next one is not earlier
+	// Epoch counts how often the shard was recovered.
+	Epoch int64
 }
+
+func (h head) at(shard int32) domain.Position { return domain.Position{Shard: shard, Seq: h.Seq} }
 
 // wanted is what must be loaded to decide on a batch.
 type wanted struct {
@@ -83,6 +87,15 @@ type plan struct {
 	states       map[uuid.UUID]domain.ReservationState // each one's state before; "" = made by this batch
 }
 
+func newPlan(state *loaded, commands int) *plan {
+	return &plan{
+		answers: make([]answer, commands), heads: maps.Clone(state.heads),
+		accounts: map[string]domain.Account{}, seqs: map[string]int64{},
+		reservations: map[uuid.UUID]domain.Reservation{},
+		states:       map[uuid.UUID]domain.ReservationState{},
+	}
+}
+
 // batchDecider decides one batch. It changes the loaded books; they belong to it.
 type batchDecider struct {
 	*plan
@@ -96,12 +109,7 @@ type batchDecider struct {
 // same state, batch and time give the same plan, on any store.
 func decide(state *loaded, batch []domain.Command, shardOf map[string]int32, currency string, now time.Time) (*plan, error) {
 	d := &batchDecider{
-		plan: &plan{
-			answers: make([]answer, len(batch)), heads: maps.Clone(state.heads),
-			accounts: map[string]domain.Account{}, seqs: map[string]int64{},
-			reservations: map[uuid.UUID]domain.Reservation{},
-			states:       map[uuid.UUID]domain.ReservationState{},
-		},
+		plan:  newPlan(state, len(batch)),
 		state: state, currency: currency, now: domain.EventTime(now), done: map[uuid.UUID]int{},
 	}
 	for i, c := range batch {

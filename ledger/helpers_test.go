@@ -40,7 +40,7 @@ func queryInt(t testing.TB, conn *pgx.Conn, sql string, args ...any) (n int64) {
 
 func mustVerify(t testing.TB, r *Reader) *Report {
 	t.Helper()
-	report, err := r.Verify(context.Background(), nil)
+	report, err := r.Verify(context.Background(), VerifyOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

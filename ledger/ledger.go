@@ -27,7 +27,8 @@ var ErrClosed = errors.New("ledger closed")
 // answers are in the order of the commands. A lane is used by one caller at a time.
 //
 // An error means that no answer is known. guilty says whether a command of the batch caused it
-// (then splitting finds it); any other error may pass, and the batch is tried again.
+// (then splitting finds it); any other error may pass, and the batch is tried again. A command whose
+// shard refuses is answered with the reason, and costs the others nothing.
 type store interface {
 	append(ctx context.Context, lane int, batch []domain.Command) ([]answer, error)
 	guilty(err error) bool
@@ -40,10 +41,24 @@ type answer struct {
 	err     error
 }
 
-// Hooks let the wiring watch the writer; nil functions are not called. They must not block.
+// Hooks let the wiring watch the writer; nil functions are not called. They are called by lanes, at
+// the same time by several, while callers wait: they must not block.
 type Hooks struct {
 	Batch func(size int, took time.Duration) // after each batch that became durable
 	Retry func(err error)                    // before a batch is tried again
+
+	// Appended is handed the new events of each batch that became durable, in order within each
+	// shard, before the callers get their answers: whoever has an answer may rely on it that the
+	// events were handed over. They are shared and must not be changed. What is found to have
+	// happened before is not handed over again, so what a try wrote whose COMMIT got no answer never
+	// is: whoever must have every event reads in the ledger what is missing here.
+	Appended func(events []domain.Recorded)
+
+	// Refused is told that a shard begins to refuse appends, or does so for another reason
+	// (ErrTailLost, ErrTailUnknown), and with nil that it goes on.
+	Refused func(shard int32, err error)
+	// Lost is told that a ledger was recovered without events that this writer had seen committed.
+	Lost func(err error)
 }
 
 // Ledger appends. It is safe for concurrent use; Close ends it.
@@ -81,8 +96,9 @@ func start(s store, shards, lanes int, hooks Hooks) *Ledger {
 
 // Append makes a command happen and returns its outcome once it is durable. Errors: a
 // *domain.Rejection (decided, nothing written), domain.ErrOverloaded, ErrClosed, or
-// domain.ErrUnavailable and ctx's error, after which it is not known whether it happened. ctx bounds
-// the waiting and, by its deadline, the tries; a try that is under way goes on without the caller.
+// domain.ErrUnavailable and ctx's error, after which it is not known whether it happened. A shard that
+// refuses (ErrTailLost, ErrTailUnknown, both domain.ErrUnavailable) says so at once. ctx bounds the
+// waiting and, by its deadline, the tries; a try that is under way goes on without the caller.
 func (l *Ledger) Append(ctx context.Context, c domain.Command) (domain.Outcome, error) {
 	if err := c.Validate(); err != nil {
 		return domain.Outcome{}, err
@@ -164,6 +180,7 @@ func (l *Ledger) commit(lane int, batch []*pending) {
 		answers, err := l.attempt(lane, batch)
 		switch {
 		case err == nil:
+			l.handOver(answers)
 			for i, p := range batch {
 				p.done <- answers[i]
 			}
@@ -197,9 +214,38 @@ func (l *Ledger) attempt(lane int, batch []*pending) ([]answer, error) {
 	began := l.now()
 	answers, err := l.store.append(ctx, lane, commands)
 	if err == nil && l.hooks.Batch != nil {
-		l.hooks.Batch(len(batch), l.now().Sub(began))
+		if decided := len(batch) - refused(answers); decided > 0 {
+			l.hooks.Batch(decided, l.now().Sub(began))
+		}
 	}
 	return answers, err
+}
+
+// refused counts the commands whose shard took no appends.
+func refused(answers []answer) (n int) {
+	for _, a := range answers {
+		if a.err != nil && errors.Is(a.err, domain.ErrUnavailable) {
+			n++
+		}
+	}
+	return n
+}
+
+// handOver tells what a batch has added. A command that stands in the batch twice is a repeat the
+// second time.
+func (l *Ledger) handOver(answers []answer) {
+	if l.hooks.Appended == nil {
+		return
+	}
+	var events []domain.Recorded
+	for _, a := range answers {
+		if a.err == nil && !a.outcome.Repeated {
+			events = append(events, a.outcome.Events...)
+		}
+	}
+	if len(events) > 0 {
+		l.hooks.Appended(events)
+	}
 }
 
 // expire answers the members whose time would be over after the pause, and returns the others.

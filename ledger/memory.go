@@ -22,8 +22,8 @@ type Memory struct {
 	store *memoryStore
 }
 
-// NewMemory starts an empty ledger in memory.
-func NewMemory(id uuid.UUID, shards int, currency string, now func() time.Time) *Memory {
+// NewMemory starts an empty ledger in memory. hooks, if given, is one.
+func NewMemory(id uuid.UUID, shards int, currency string, now func() time.Time, hooks ...Hooks) *Memory {
 	s := &memoryStore{
 		shards: shards, currency: currency, now: now,
 		heads: map[int32]head{}, events: map[int32][]written{}, books: domain.NewBooks(),
@@ -32,7 +32,11 @@ func NewMemory(id uuid.UUID, shards int, currency string, now func() time.Time) 
 	for shard := range int32(shards) {
 		s.heads[shard] = head{Hash: domain.GenesisHash(id, shard)}
 	}
-	return &Memory{Ledger: start(s, shards, min(memoryLanes, shards), Hooks{}), store: s}
+	var h Hooks
+	if len(hooks) > 0 {
+		h = hooks[0]
+	}
+	return &Memory{Ledger: start(s, shards, min(memoryLanes, shards), h), store: s}
 }
 
 // memoryStore implements store. All fields below mu are guarded by it.

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"llm-gateway/domain"
+	"llm-gateway/ledger/topic"
 )
 
 // ErrNotInitialised says that the database holds no ledger yet (`llm-gateway migrate` makes one).
@@ -34,6 +35,9 @@ func (m Meta) Check(shards int, currency string) error {
 	}
 	return nil
 }
+
+// source is ce_source of the ledger's records in the topic.
+func (m Meta) source() string { return topic.Source(m.ID) }
 
 // querier is what a connection, a pool and a dbtx have in common.
 type querier interface {

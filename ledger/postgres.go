@@ -50,19 +50,22 @@ type Config struct {
 	Lanes    int // 0 = DefaultLanes
 	Hooks    Hooks
 	Now      func() time.Time // nil = time.Now
+	Witness  TailWitness      // nil: a lost tail is seen only where this writer itself knew more
 }
 
 // Postgres is the ledger in Postgres. It is safe for concurrent use; Close ends it.
 type Postgres struct {
 	*Ledger
 	*Reader
+	appends *postgresStore
 }
 
 // ErrMismatch says that the database holds another ledger than the one configured.
 var ErrMismatch = errors.New("ledger mismatch")
 
 // Open connects to an initialised ledger and starts its lanes. It refuses (ErrMismatch) a number of
-// shards or a currency other than what the ledger was initialised with.
+// shards or a currency other than what the ledger was initialised with. With a witness, it begins to
+// check all shards and does not wait for that: Refused tells.
 func Open(ctx context.Context, c Config) (*Postgres, error) {
 	if c.Now == nil {
 		c.Now = time.Now
@@ -85,8 +88,12 @@ func Open(ctx context.Context, c Config) (*Postgres, error) {
 		lanes = DefaultLanes
 	}
 	lanes = min(lanes, c.Shards)
-	s := &postgresStore{config: config, prelude: c.prelude(), meta: reader.meta, now: c.Now, conns: make([]*pgx.Conn, lanes)}
-	return &Postgres{Ledger: start(s, c.Shards, lanes, c.Hooks), Reader: reader}, nil
+	s := &postgresStore{config: config, prelude: c.prelude(), pooled: c.Pooled, meta: reader.meta, now: c.Now,
+		lanes: make([]*laneConn, lanes)}
+	s.tails = newTailGuard(reader.meta, c.Witness, c.Hooks, s.connect)
+	p := &Postgres{Ledger: start(s, c.Shards, lanes, c.Hooks), Reader: reader, appends: s}
+	s.tails.begin()
+	return p, nil
 }
 
 // Close lets what has queued become durable and closes all connections.
@@ -153,22 +160,40 @@ func hidePassword(err error) error {
 	return err
 }
 
-// postgresStore implements store. Each lane owns one connection; conns[i] is used by lane i only.
+// postgresStore implements store. lanes[i] is used by lane i only.
 type postgresStore struct {
 	config  *pgx.ConnConfig
 	prelude []string
+	pooled  bool
 	meta    Meta
 	now     func() time.Time
-	conns   []*pgx.Conn
+	tails   *tailGuard
+	lanes   []*laneConn
 	closing sync.Once
+}
+
+// laneConn is a connection that appends, and what is known of the server at its other end.
+type laneConn struct {
+	conn   *pgx.Conn
+	asks   string         // selectServer
+	server string         // and its answer
+	since  time.Time      // when it was made
+	fine   map[int32]bool // the shards that may be appended to by this connection
 }
 
 func (s *postgresStore) close() {
 	s.closing.Do(func() {
-		for _, conn := range s.conns {
-			drop(conn)
+		s.tails.close()
+		for _, l := range s.lanes {
+			l.drop()
 		}
 	})
+}
+
+func (l *laneConn) drop() {
+	if l != nil {
+		drop(l.conn)
+	}
 }
 
 // drop closes a connection without waiting for long; its dbtx, if any, is rolled back.
@@ -184,47 +209,106 @@ func drop(conn *pgx.Conn) {
 // append implements store: one batch is one dbtx. After any error the connection is dropped: what
 // state it is in is not worth knowing, and the dbtx ends with it.
 func (s *postgresStore) append(ctx context.Context, lane int, batch []domain.Command) ([]answer, error) {
-	conn, err := s.connection(ctx, lane)
-	if err != nil {
-		return nil, err
+	if s.lanes[lane] == nil {
+		l, err := s.connect(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s.lanes[lane] = l
 	}
-	answers, err := s.transact(ctx, conn, batch)
+	answers, err := s.guarded(ctx, s.lanes[lane], batch)
 	if err != nil {
-		drop(conn)
-		s.conns[lane] = nil
+		s.lanes[lane].drop()
+		s.lanes[lane] = nil
 	}
 	return answers, err
 }
 
-// connection returns the lane's connection, made anew where there is none. A new one may lead to
-// another server than before: it must hold the same ledger.
-func (s *postgresStore) connection(ctx context.Context, lane int) (*pgx.Conn, error) {
-	if s.conns[lane] != nil {
-		return s.conns[lane], nil
-	}
+// connect makes a connection for appending. It may lead to another server than the one before: that
+// must hold the same ledger. A standby is refused even before it refuses to write: it could be
+// promoted with this connection open, after it was looked at and before it had all.
+func (s *postgresStore) connect(ctx context.Context) (*laneConn, error) {
 	conn, err := pgx.ConnectConfig(ctx, s.config)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to Postgres: %w", err)
 	}
+	l := &laneConn{conn: conn, asks: selectServer(s.pooled), fine: map[int32]bool{}}
 	meta, err := readMeta(ctx, conn)
 	if err == nil && meta != s.meta {
 		err = fmt.Errorf("%w: the server now holds ledger %s, not %s", ErrMismatch, meta.ID, s.meta.ID)
+	}
+	standby := false
+	if err == nil {
+		err = conn.QueryRow(ctx, l.asks+`, pg_is_in_recovery()`).Scan(&l.server, &standby)
+	}
+	if standby {
+		err = errors.New("the server is a standby: it takes no appends")
 	}
 	if err != nil {
 		drop(conn)
 		return nil, err
 	}
-	s.conns[lane] = conn
-	return conn, nil
+	l.since = time.Now()
+	return l, nil
 }
 
-func (s *postgresStore) transact(ctx context.Context, conn *pgx.Conn, batch []domain.Command) ([]answer, error) {
-	w := want(batch, s.meta.Shards)
-	state, err := s.lockAndLoad(ctx, conn, w)
-	if err == nil {
-		err = s.loadRepeats(ctx, conn, state, w, batch)
+// guarded appends what belongs to shards that may be appended to, and answers the rest with why not.
+// Where a locked head is not what must have become of the last one seen, nothing is decided on it: the
+// shard is looked at, and the rest begins again.
+func (s *postgresStore) guarded(ctx context.Context, l *laneConn, batch []domain.Command) ([]answer, error) {
+	for range maxLooks {
+		w := want(batch, s.meta.Shards)
+		refused, err := s.tails.admit(ctx, l, w.shards)
+		if err != nil {
+			return nil, err
+		}
+		answers, err := s.part(ctx, l, batch, w, refused)
+		odd := new(oddHeads)
+		if !errors.As(err, &odd) {
+			return answers, err
+		}
+		s.tails.forget(l, odd.shards)
 	}
+	return nil, fmt.Errorf("the heads went back and forth under %d looks", maxLooks)
+}
+
+// part transacts a batch without the commands of refused shards.
+func (s *postgresStore) part(ctx context.Context, l *laneConn, batch []domain.Command, w *wanted, refused map[int32]error) ([]answer, error) {
+	if len(refused) == 0 {
+		return s.transact(ctx, l, batch, w)
+	}
+	answers := make([]answer, len(batch))
+	var taken []domain.Command
+	var places []int
+	for i, c := range batch {
+		if err := refused[w.shardOf[c.Account]]; err != nil {
+			answers[i].err = err
+			continue
+		}
+		taken, places = append(taken, c), append(places, i)
+	}
+	if len(taken) == 0 {
+		return answers, nil
+	}
+	got, err := s.transact(ctx, l, taken, want(taken, s.meta.Shards))
 	if err != nil {
+		return nil, err
+	}
+	for i, place := range places {
+		answers[place] = got[i]
+	}
+	return answers, nil
+}
+
+func (s *postgresStore) transact(ctx context.Context, l *laneConn, batch []domain.Command, w *wanted) ([]answer, error) {
+	state, err := s.lockAndLoad(ctx, l, w)
+	if err != nil {
+		return nil, err
+	}
+	if odd := s.tails.odd(state.heads); len(odd) > 0 {
+		return nil, errors.Join(&oddHeads{odd}, rollBack(ctx, l.conn))
+	}
+	if err := s.loadRepeats(ctx, l.conn, state, w, batch); err != nil {
 		return nil, err
 	}
 	p, err := decide(state, batch, w.shardOf, s.meta.Currency, s.now())
@@ -232,17 +316,31 @@ func (s *postgresStore) transact(ctx context.Context, conn *pgx.Conn, batch []do
 		return nil, err
 	}
 	if len(p.events) == 0 {
-		_, err := conn.Exec(ctx, "rollback")
-		return p.answers, err
+		s.tails.saw(state.heads)
+		return p.answers, rollBack(ctx, l.conn)
 	}
-	if err := s.write(ctx, conn, p, state.heads); err != nil {
+	if err := s.write(ctx, l.conn, p, state.heads); err != nil {
 		return nil, err
 	}
+	if err := commit(ctx, l.conn); err != nil {
+		return nil, err
+	}
+	s.tails.saw(p.heads)
+	return p.answers, nil
+}
+
+// commit ends a dbtx. In a failed one COMMIT answers ROLLBACK, without an error.
+func commit(ctx context.Context, conn *pgx.Conn) error {
 	tag, err := conn.Exec(ctx, "commit")
 	if err == nil && tag.String() != "COMMIT" {
 		err = fmt.Errorf("commit was answered with %s", tag)
 	}
-	return p.answers, err
+	return err
+}
+
+func rollBack(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, "rollback")
+	return err
 }
 
 // errCount marks a statement that did not report the rows that it had to.

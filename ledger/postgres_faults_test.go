@@ -166,7 +166,7 @@ func TestPostgresAway(t *testing.T) {
 	if n := queryInt(t, conn, `SELECT count(*) FROM ledger_events`); n != 3 {
 		t.Fatalf("%d events", n)
 	}
-	if report, err := verify(t.Context(), conn, nil); err != nil || !report.Clean {
+	if report, err := verify(t.Context(), conn, conn, VerifyOptions{}); err != nil || !report.Clean {
 		t.Fatalf("%v, %v", report, err)
 	}
 }

@@ -15,7 +15,7 @@ import (
 // The statements of an append. lockHeads stands alone: whatever is joined to it could be older than
 // the lock.
 const (
-	lockHeads = `SELECT shard, last_seq, last_hash, last_time FROM ledger_shards
+	lockHeads = `SELECT shard, last_seq, last_hash, last_time, epoch FROM ledger_shards
 		WHERE shard = ANY($1::int[]) ORDER BY shard FOR UPDATE`
 
 	loadAccounts = `SELECT a.account, a.available::text, a.reserved::text, a.credit_limit::text, a.frozen, a.last_seq
@@ -79,11 +79,14 @@ const (
 // lockAndLoad begins the dbtx, locks the heads, and loads, all in one round trip. The statements run
 // one after the other on the server: each of the later ones sees what was committed before the lock
 // was got.
-func (s *postgresStore) lockAndLoad(ctx context.Context, conn *pgx.Conn, w *wanted) (*loaded, error) {
+func (s *postgresStore) lockAndLoad(ctx context.Context, lane *laneConn, w *wanted) (*loaded, error) {
 	l := &loaded{heads: map[int32]head{}, books: domain.NewBooks(), earlier: map[uuid.UUID][]domain.Recorded{}}
 	b := &pgx.Batch{}
 	for _, sql := range s.prelude {
 		b.Queue(sql)
+	}
+	if s.pooled { // each dbtx may get another server
+		b.Queue(lane.asks).QueryRow(lane.sameServer)
 	}
 	b.Queue(lockHeads, w.shards).Query(l.scanHeads)
 	b.Queue(loadAccounts, w.accountShards(), w.accounts).Query(l.scanAccounts)
@@ -94,7 +97,7 @@ func (s *postgresStore) lockAndLoad(ctx context.Context, conn *pgx.Conn, w *want
 		shards, accounts, keys := w.referenceColumns()
 		b.Queue(loadReferences, shards, accounts, keys).Query(l.scanReferences)
 	}
-	if err := conn.SendBatch(ctx, b).Close(); err != nil {
+	if err := lane.conn.SendBatch(ctx, b).Close(); err != nil {
 		return nil, fmt.Errorf("locking and loading: %w", err)
 	}
 	if len(l.heads) != len(w.shards) {
@@ -164,7 +167,7 @@ func (l *loaded) scanHeads(rows pgx.Rows) error {
 		var shard int32
 		var h head
 		var hash []byte
-		if err := rows.Scan(&shard, &h.Seq, &hash, &h.Time); err != nil {
+		if err := rows.Scan(&shard, &h.Seq, &hash, &h.Time, &h.Epoch); err != nil {
 			return err
 		}
 		h.Hash, h.Time = domain.Hash(hash), h.Time.UTC()

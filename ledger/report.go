@@ -37,6 +37,7 @@ const (
 	CheckReference   Check = "reference"   // ledger_idempotency is what the events add up to
 	CheckSum         Check = "sum"         // credits - debits - commits - overages = all balances
 	CheckImmutable   Check = "immutable"   // the database refuses to change events
+	CheckTopic       Check = "topic"       // the topic has the same events, once, in order
 )
 
 // Witness is something that knows what the events were, apart from the events.
@@ -85,6 +86,10 @@ type Report struct {
 	Funding  domain.Amount `json:"platform_funding"`
 	Revenue  domain.Amount `json:"platform_revenue"`
 	Balances domain.Amount `json:"balances"` // available + reserved of all rows of ledger_accounts
+	// TopicRecords are the topic's records that were read, Unpublished the events behind the last of
+	// them, which the relay has yet to publish. Both are 0 where the topic was not asked (Witnesses).
+	TopicRecords int64 `json:"topic_records"`
+	Unpublished  int64 `json:"unpublished"`
 
 	Clean            bool          `json:"clean"`
 	Findings         []Finding     `json:"findings"` // at most maxListed of each check
@@ -94,14 +99,20 @@ type Report struct {
 	Seconds          float64       `json:"seconds"`
 }
 
-func newReport(m Meta) *Report {
-	return &Report{
+func newReport(m Meta, topicAsked bool) *Report {
+	r := &Report{
 		LedgerID: m.ID, Currency: m.Currency, Shards: m.Shards,
 		Totals:   map[domain.Kind]domain.Amount{},
 		Findings: []Finding{}, Counts: map[Check]int{},
 		Witnesses:        []Witness{WitnessHeads},
-		MissingWitnesses: []Witness{WitnessTopic, WitnessCheckpoints},
+		MissingWitnesses: []Witness{WitnessCheckpoints},
 	}
+	if topicAsked {
+		r.Witnesses = append(r.Witnesses, WitnessTopic)
+	} else {
+		r.MissingWitnesses = append([]Witness{WitnessTopic}, r.MissingWitnesses...)
+	}
+	return r
 }
 
 // findf counts a finding, and lists it while there is room.
@@ -148,6 +159,9 @@ func (r *Report) WriteText(w io.Writer) error {
 	}{{domain.PlatformFunding, r.Funding}, {domain.PlatformRevenue, r.Revenue}, {"all accounts", r.Balances}} {
 		fmt.Fprintf(b, "  %-18s %s %s\n", line.name, line.amount, r.Currency)
 	}
+	if slices.Contains(r.Witnesses, WitnessTopic) {
+		fmt.Fprintf(b, "topic: %d records, %d events not yet published\n", r.TopicRecords, r.Unpublished)
+	}
 	fmt.Fprintf(b, "witnesses: %s; not asked: %s\n", join(r.Witnesses), join(r.MissingWitnesses))
 	r.writeFindings(b)
 	_, err := io.WriteString(w, b.String())
@@ -156,7 +170,11 @@ func (r *Report) WriteText(w io.Writer) error {
 
 func (r *Report) writeFindings(b *strings.Builder) {
 	if r.Clean {
-		b.WriteString("CLEAN: events, heads, balances, reservations and references agree\n")
+		b.WriteString("CLEAN: events, heads, balances, reservations and references agree")
+		if slices.Contains(r.Witnesses, WitnessTopic) {
+			b.WriteString(", and so does the topic")
+		}
+		b.WriteString("\n")
 		if slices.Contains(r.MissingWitnesses, WitnessTopic) {
 			b.WriteString("(a past that was rewritten as a whole, heads and balances included, only a witness outside the database can show)\n")
 		}

@@ -3,12 +3,14 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"llm-gateway/domain"
+	"llm-gateway/ledger/topic"
 )
 
 // verifyPage is how many events one statement of Verify reads.
@@ -17,24 +19,37 @@ const verifyPage = 2000
 // ServiceRole is the role that everything but `migrate` works as; the migrations make it.
 const ServiceRole = "llm_gateway"
 
-// Progress is told how far Verify has come: seq of last events of a shard. It may be nil.
+// Progress is told how far a shard has been read: seq of last events. It may be nil.
 type Progress func(shard int32, seq, last int64)
+
+// Copy is a copy of the events outside Postgres: the topic.
+type Copy interface {
+	// Scan reads a shard's committed records in order, from the first one to where they end when it is
+	// called or later.
+	Scan(ctx context.Context, shard int32) iter.Seq2[*topic.Record, error]
+}
+
+// VerifyOptions say what Verify asks beside the ledger itself.
+type VerifyOptions struct {
+	Progress Progress
+	Topic    Copy // nil: the topic is not asked, and the report says so
+}
 
 // Verify reads the whole ledger in one database transaction that sees one state, beside whoever is
 // writing, and holds everything that is derived against the events: chain, columns, heads, balances,
-// reservations, references, and that the database still refuses to change events. What it finds is
-// in the report; an error means that it could not read. It keeps the accounts, reservations and
-// references of one shard in memory at a time, never the events.
+// reservations, references, and that the database still refuses to change events; and, where it is
+// asked, the topic. What it finds is in the report; an error means that it could not read. It keeps the
+// accounts, reservations and references of one shard in memory at a time, never the events.
 //
 // While it runs, Postgres cannot vacuum away what was updated since it began.
-func (r *Reader) Verify(ctx context.Context, progress Progress) (*Report, error) {
+func (r *Reader) Verify(ctx context.Context, o VerifyOptions) (*Report, error) {
 	began := time.Now()
 	tx, err := r.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 	if err != nil {
 		return nil, fmt.Errorf("verify: %w", err)
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
-	report, err := verify(ctx, tx, progress)
+	report, err := verify(ctx, tx, r.pool, o)
 	if err != nil {
 		return nil, fmt.Errorf("verify: %w", err)
 	}
@@ -42,13 +57,14 @@ func (r *Reader) Verify(ctx context.Context, progress Progress) (*Report, error)
 	return report, nil
 }
 
-// verify is Verify in a database transaction that sees one state.
-func verify(ctx context.Context, tx querier, progress Progress) (*Report, error) {
+// verify is Verify in a database transaction that sees one state; now sees what is committed now.
+func verify(ctx context.Context, tx, now querier, o VerifyOptions) (*Report, error) {
 	meta, err := readMeta(ctx, tx)
 	if err != nil {
 		return nil, err
 	}
-	v := &verifier{tx: tx, meta: meta, report: newReport(meta), progress: progress, heads: map[int32]headRow{}}
+	v := &verifier{tx: tx, now: now, meta: meta, report: newReport(meta, o.Topic != nil), progress: o.Progress,
+		topic: o.Topic, heads: map[int32]headRow{}}
 	if err := v.run(ctx); err != nil {
 		return nil, err
 	}
@@ -59,10 +75,11 @@ func verify(ctx context.Context, tx querier, progress Progress) (*Report, error)
 
 // verifier is one run of Verify.
 type verifier struct {
-	tx       querier
+	tx, now  querier
 	meta     Meta
 	report   *Report
 	progress Progress
+	topic    Copy // may be nil
 	heads    map[int32]headRow
 }
 
@@ -81,7 +98,7 @@ func (v *verifier) run(ctx context.Context) error {
 	}
 	for shard := range int32(v.meta.Shards) {
 		s := newShardCheck(v, shard)
-		for _, step := range []func(context.Context) error{s.replay, s.ids, s.accounts, s.reservations, s.references} {
+		for _, step := range []func(context.Context) error{s.replay, s.ids, s.accounts, s.reservations, s.references, s.copied} {
 			if err := step(ctx); err != nil {
 				return fmt.Errorf("shard %d: %w", shard, err)
 			}
@@ -92,7 +109,11 @@ func (v *verifier) run(ctx context.Context) error {
 
 // each calls scan for every row of a query.
 func (v *verifier) each(ctx context.Context, scan func(pgx.Rows) error, sql string, args ...any) error {
-	rows, err := v.tx.Query(ctx, sql, args...)
+	return eachOf(ctx, v.tx, scan, sql, args...)
+}
+
+func eachOf(ctx context.Context, q querier, scan func(pgx.Rows) error, sql string, args ...any) error {
+	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
 		return err
 	}

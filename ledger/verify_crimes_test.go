@@ -147,7 +147,7 @@ func TestVerifyFinds(t *testing.T) {
 			at := *c
 			at.T = t
 			crime.commit(&at)
-			report, err := verify(t.Context(), c.conn, nil)
+			report, err := verify(t.Context(), c.conn, c.conn, VerifyOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}

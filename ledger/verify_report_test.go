@@ -66,16 +66,16 @@ func TestReportJSON(t *testing.T) {
 	}
 	want := `{"accounts":4,"balances":"163.000000000001","clean":true,"counts":{},"currency":"USD","events":24,"findings":[],` +
 		`"ledger_id":"` + c.ledger.Meta().ID.String() + `","missing_witnesses":["topic","checkpoints"],` +
-		`"platform_funding":"-174.000000000001","platform_revenue":"11","reservations":6,"shards":4,` +
+		`"platform_funding":"-174.000000000001","platform_revenue":"11","reservations":6,"shards":4,"topic_records":0,` +
 		`"totals":{"account":"0","commit":"9","credit":"175.000000000001","debit":"1","overage":"2","refund":"9","reserve":"76"},` +
-		`"witnesses":["heads"]}`
+		`"unpublished":0,"witnesses":["heads"]}`
 	if string(out) != want {
 		t.Errorf("got  %s\nwant %s", out, want)
 	}
 }
 
 func TestReportCapsFindings(t *testing.T) {
-	r := newReport(Meta{Shards: 1, Currency: "USD"})
+	r := newReport(Meta{Shards: 1, Currency: "USD"}, false)
 	for seq := range int64(maxListed + 5) {
 		r.findf(CheckChain, domain.Position{Seq: seq + 1}, "alice\x1b[2J", "bad")
 	}
@@ -124,11 +124,11 @@ func TestVerifyBesideAWriter(t *testing.T) {
 		}
 	}
 	var seen []int64
-	report, err := p.Verify(t.Context(), func(shard int32, seq, last int64) {
+	report, err := p.Verify(t.Context(), VerifyOptions{Progress: func(shard int32, seq, last int64) {
 		if shard == domain.ShardOf("alice", testShards) {
 			seen = append(seen, seq, last)
 		}
-	})
+	}})
 	total := int64(writers*each + 2)
 	if err != nil || report.Events != total || !slices.Equal(seen, []int64{verifyPage, total, total, total}) {
 		t.Fatalf("%d events after %d runs, progress %v, %v", report.Events, runs, seen, err)

@@ -38,6 +38,7 @@ type reply struct {
 	request  string // x-billing-request-id
 	answer   string // the answer's own id
 	cost     string // as the header or the comment says it
+	position string // the same of its last event
 	usage    *usage // nil where none was sent
 	body     string // of a whole answer or an error
 	code     string // of an error
@@ -82,7 +83,7 @@ func chat(ctx context.Context, c *http.Client, base, token, body string) (r repl
 	}
 	defer resp.Body.Close()
 	r = reply{status: resp.StatusCode, header: resp.Header, request: resp.Header.Get("x-billing-request-id"),
-		cost: resp.Header.Get("x-billing-cost")}
+		cost: resp.Header.Get("x-billing-cost"), position: resp.Header.Get("x-billing-position")}
 	if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
 		r.readStream(resp.Body)
 		return r
@@ -100,9 +101,9 @@ func (r *reply) readStream(body io.Reader) {
 	for lines.Scan() {
 		line := lines.Bytes()
 		if bill, ok := bytes.CutPrefix(line, []byte(": billing ")); ok {
-			var b struct{ Cost string }
+			var b struct{ Cost, Position string }
 			r.err = json.Unmarshal(bill, &b)
-			r.cost = b.Cost
+			r.cost, r.position = b.Cost, b.Position
 		}
 		data, ok := bytes.CutPrefix(line, []byte("data: "))
 		switch {

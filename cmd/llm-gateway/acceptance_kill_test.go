@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -58,7 +59,7 @@ func TestStartAndKill(t *testing.T) {
 	paste := s.says(pasteCurl)[1]
 	runPaste(t, paste)
 	token, client := pasteToken.FindStringSubmatch(paste)[1], newClient(t)
-	_, before := fetch(t, client, s.url+"/billing/transactions", token)
+	before := transactionsOf(t, client, s.url, token)
 	balance := balanceOf(t, client, s.url, token)
 	second := launchBare(t, embeddedSettings(dataDir)...)
 	second.await(endLimit)
@@ -69,7 +70,7 @@ func TestStartAndKill(t *testing.T) {
 
 	s = launchBare(t, embeddedSettings(dataDir)...).ready()
 	t.Logf("ready again after kill -9 in %s", s.readyIn.Round(time.Millisecond))
-	if _, after := fetch(t, client, s.url+"/billing/transactions", token); after != before || !strings.Contains(after, "Chat completion with sim-small") {
+	if after := transactionsOf(t, client, s.url, token); after != before || !strings.Contains(after, "Chat completion with sim-small") {
 		t.Errorf("transactions before:\n%s\nafter:\n%s", before, after)
 	}
 	if again := balanceOf(t, client, s.url, token); again != balance {
@@ -104,6 +105,17 @@ func runPaste(t *testing.T, paste string) {
 	if r.status != http.StatusOK || !r.complete {
 		t.Errorf("the printed request: %v", &r)
 	}
+}
+
+// transactionsOf is the list that an account is told, without how current it is.
+func transactionsOf(t testing.TB, c *http.Client, base, token string) string {
+	t.Helper()
+	status, body := fetch(t, c, base+"/billing/transactions", token)
+	var answer struct{ Transactions json.RawMessage }
+	if err := json.Unmarshal([]byte(body), &answer); err != nil || status != http.StatusOK {
+		t.Errorf("transactions: %d %s", status, body)
+	}
+	return string(answer.Transactions)
 }
 
 var balancePattern = regexp.MustCompile(`"balance":[\d.]+,"reserved":[\d.]+`)

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"llm-gateway/gateway/provider"
-	"llm-gateway/migrations/pgtest"
 )
 
 const (
@@ -120,47 +119,72 @@ func loadBody(i int) string {
 
 func loadAccount(i int) string { return fmt.Sprintf("load-%d", i%loadAccounts) }
 
-// sendLoad sends n requests over so many connections and returns what came of each.
-func sendLoad(t testing.TB, base string, n int) []reply {
+// sendLoad sends n requests over so many connections, in turn to each of the gateways, and returns
+// what came of each.
+func sendLoad(t testing.TB, bases []string, n int) []reply {
+	t.Helper()
+	sent := 0
+	return sendWhile(t, bases, func() bool { sent++; return sent <= n })
+}
+
+// sendWhile sends requests as sendLoad does, as long as more says so.
+func sendWhile(t testing.TB, bases []string, more func() bool) []reply {
 	t.Helper()
 	client := newClient(t)
 	tokens := make([]string, loadAccounts)
 	for i := range tokens {
 		tokens[i] = tokenFor(t, loadAccount(i))
 	}
-	replies, next, wait := make([]reply, n), make(chan int), sync.WaitGroup{}
+	var replies []*reply
+	next, wait := make(chan *reply), sync.WaitGroup{}
+	var mu sync.Mutex
 	for range loadConnections {
 		wait.Go(func() {
-			for i := range next {
-				replies[i] = chat(t.Context(), client, base, tokens[i%loadAccounts], loadBody(i))
+			for r := range next {
+				mu.Lock()
+				i := len(replies)
+				replies = append(replies, r)
+				mu.Unlock()
+				*r = chat(t.Context(), client, bases[i/2%len(bases)], tokens[i%loadAccounts], loadBody(i))
 			}
 		})
 	}
-	for i := range n {
-		next <- i
+	for more() {
+		next <- new(reply)
 	}
 	close(next)
 	wait.Wait()
-	return replies
+	out := make([]reply, len(replies))
+	for i, r := range replies {
+		out[i] = *r
+	}
+	return out
 }
 
 // TestTenThousandRequests: every request that a client sent has its reserve, its commit and, where
 // something was left, its refund; what was billed is what the witness served, to the last digit.
 func TestTenThousandRequests(t *testing.T) {
 	n := sized(2000, 10_000)
-	url, w := pgtest.URL(t), newWitness(t)
-	env := append(w.settings(), "DATABASE_URL="+url, "BILLING_DEFAULT_BALANCE="+loadBalance)
-	s := startServe(t, env...)
+	w := newWitness(t)
+	env := append(w.settings(), "BILLING_DEFAULT_BALANCE="+loadBalance)
+	all, url := gateways(t, 2, env...)
+	env = append(env, "DATABASE_URL="+url)
+	bases := []string{all[0].url, all[1].url}
 	var beside sync.WaitGroup
 	beside.Go(func() { verified(t, env...) }) // while it is being written
 	begin := time.Now()
-	replies := sendLoad(t, s.url, n)
+	replies := sendLoad(t, bases, n)
 	took := time.Since(begin)
 	beside.Wait()
-	t.Logf("%d requests at %d connections in %s: %.0f/s", n, loadConnections, took.Round(time.Millisecond), float64(n)/took.Seconds())
+	t.Logf("%d requests at %d connections over %d gateways in %s: %.0f/s", n, loadConnections, len(all), took.Round(time.Millisecond), float64(n)/took.Seconds())
 	verified(t, env...)
 	checkLoad(t, auditLedger(t, url), replies, w)
-	s.stop()
+	publishedAt(t, url).audit(t)
+	auditProjections(t, url)
+	rebuiltEqual(t, env)
+	for _, s := range all {
+		s.stop()
+	}
 	verified(t, env...)
 	begin = time.Now()
 	a := auditLedger(t, url)

@@ -16,11 +16,11 @@ import (
 
 var embeddedVerb = verb{
 	name: "embedded", args: "-- COMMAND [ARGUMENT...]",
-	summary: "run a command with an embedded Postgres, at DATABASE_URL in its environment",
-	about: `The Postgres is a fresh one in a temporary directory, which is removed in the end; where DATA_DIR is
-in the environment (a .env file does not count), it is the one kept there. A DATABASE_URL that is
-already set is not used: what runs here is often a test, and that must not reach a real database by
-accident. Signals are passed on, and the exit status is the command's.`,
+	summary: "run a command with an embedded Postgres, Kafka and Redis, at DATABASE_URL, KAFKA_BROKERS and REDIS_URL in its environment",
+	about: `They are fresh ones in a temporary directory, which is removed in the end; where DATA_DIR is in the
+environment (a .env file does not count), they are those kept there. What is already set of these
+settings, and of those that go with them, is not used: what runs here is often a test, and that must
+not reach a real server by accident. Signals are passed on, and the exit status is the command's.`,
 	run: runEmbedded,
 }
 
@@ -45,7 +45,7 @@ func runEmbedded(ctx context.Context, a *app, args []string) error {
 		return fmt.Errorf("the command cannot be run: %w", err)
 	}
 	own := *s
-	own.DatabaseURL, own.DatabaseMigrateURL = "", ""
+	own.DatabaseURL, own.DatabaseMigrateURL, own.KafkaBrokers, own.RedisURL = "", "", nil, ""
 	dir, remove, err := embeddedDir(a)
 	if err != nil {
 		return err
@@ -58,12 +58,22 @@ func runEmbedded(ctx context.Context, a *app, args []string) error {
 	cmd := exec.Command(path, args[1:]...) // not by ctx, which would kill it: signals are passed on
 	cmd.Args[0] = args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, a.stdout, a.stderr
-	cmd.Env = with(a.environ, databaseURLName, string(h.URL))
+	cmd.Env = h.environment(a.environ)
 	return errors.Join(runPassing(ctx, cmd), h.release())
 }
 
-// databaseURLName is the setting that the command finds the database by.
-const databaseURLName = "DATABASE_URL"
+// environment is one in which the command finds the embedded parts, and nothing of others: a setting
+// that is empty is the default, whatever a .env file says.
+func (h *holding) environment(environ []string) []string {
+	for _, pair := range [][2]string{
+		{"DATABASE_URL", string(h.URL)}, {"DATABASE_MIGRATE_URL", ""}, {"PG_POOLER", ""},
+		{"REDIS_URL", string(h.redis)},
+		{"KAFKA_BROKERS", strings.Join(h.brokers, ",")}, {"KAFKA_TLS", ""}, {"KAFKA_SASL", ""}, {"KAFKA_USERNAME", ""}, {"KAFKA_PASSWORD", ""},
+	} {
+		environ = with(environ, pair[0], pair[1])
+	}
+	return environ
+}
 
 // with is an environment in which name has value, and comes from no file.
 func with(environ []string, name, value string) []string {

@@ -15,9 +15,10 @@ import (
 
 var ledgerVerifyVerb = verb{
 	name: "ledger verify", args: "[--json]",
-	summary: "check the whole ledger: chain, gaps, heads, balances, reservations, columns; exit status 1 if it is not clean",
-	about:   `It reads one state of the whole ledger beside whoever is writing. It changes nothing.`,
-	run:     runLedgerVerify,
+	summary: "check the whole ledger: chain, gaps, heads, balances, reservations, columns, topic; exit status 1 if it is not clean",
+	about: `It reads one state of the whole ledger beside whoever is writing, and, where there is a Kafka, holds the
+topic against it. It changes nothing.`,
+	run: runLedgerVerify,
 }
 
 func runLedgerVerify(ctx context.Context, a *app, args []string) error {
@@ -26,9 +27,13 @@ func runLedgerVerify(ctx context.Context, a *app, args []string) error {
 	if _, err := a.parse(fs, args); err != nil {
 		return err
 	}
-	return withReader(ctx, a, func(r *ledger.Reader) error {
+	return withTopic(ctx, a, topicCopy, ledger.OpenReader, func(r *ledger.Reader, o *opened) error {
 		line := newProgressLine(a.stderr, "verifying")
-		report, err := r.Verify(ctx, line.shard)
+		options := ledger.VerifyOptions{Progress: line.shard}
+		if o.topic != nil {
+			options.Topic = o.topic
+		}
+		report, err := r.Verify(ctx, options)
 		line.clear()
 		if err != nil {
 			return err

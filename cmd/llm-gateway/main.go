@@ -46,13 +46,14 @@ type verb struct {
 // verbs lists everything, in the order of help. It is a function because help itself reads it.
 func verbs() []verb {
 	return []verb{
-		serveVerb,
+		serveVerb, demoVerb,
 		migrateVerb,
 		tokenVerb,
 		accountShowVerb, accountCreditVerb, accountDebitVerb, accountFreezeVerb, accountUnfreezeVerb,
 		keyCreateVerb, keyListVerb, keyRevokeVerb,
 		priceListVerb, priceShowVerb,
-		ledgerVerifyVerb,
+		ledgerVerifyVerb, ledgerRecoverVerb,
+		projectionsRebuildVerb, projectionsVerifyVerb, projectionsStatusVerb,
 		embeddedVerb,
 		benchVerb,
 		{name: "version", args: "[--json]", summary: "say which build this is", run: runVersion},
@@ -190,6 +191,20 @@ func jsonFlag(fs *flag.FlagSet) *bool { return fs.Bool("json", false, "print JSO
 // parse reads flags and arguments, in any order, and returns one value per name. After `--` all
 // that follows is arguments.
 func (a *app) parse(fs *flag.FlagSet, args []string, names ...string) ([]string, error) {
+	values, err := a.parseAny(fs, args)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(values) < len(names):
+		return nil, a.usage("%s is missing", names[len(values)])
+	case len(values) > len(names):
+		return nil, a.usage("too many arguments: %.60q", values[len(names)])
+	}
+	return values, nil
+}
+
+// parseAny is parse for any number of arguments.
+func (a *app) parseAny(fs *flag.FlagSet, args []string) ([]string, error) {
 	var values []string
 	for rest := args; ; {
 		err := fs.Parse(rest)
@@ -202,18 +217,10 @@ func (a *app) parse(fs *flag.FlagSet, args []string, names ...string) ([]string,
 		}
 		taken := len(rest) - fs.NArg()
 		if fs.NArg() == 0 || taken > 0 && rest[taken-1] == "--" {
-			values = append(values, fs.Args()...)
-			break
+			return append(values, fs.Args()...), nil
 		}
 		values, rest = append(values, fs.Arg(0)), fs.Args()[1:]
 	}
-	switch {
-	case len(values) < len(names):
-		return nil, a.usage("%s is missing", names[len(values)])
-	case len(values) > len(names):
-		return nil, a.usage("too many arguments: %.60q", values[len(names)])
-	}
-	return values, nil
 }
 
 func (a *app) printUsage(fs *flag.FlagSet) {

@@ -7,8 +7,10 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"llm-gateway/ledger"
+	"llm-gateway/ledger/topic"
 	"llm-gateway/migrations"
 )
 
@@ -110,36 +112,89 @@ func verbLedger(ctx context.Context, s *Settings, d database) (ledger.Meta, erro
 	return m, err
 }
 
-// withLedger runs a verb on the open ledger.
+// opened is the servers that a verb works with, and the topic, if there is a Kafka.
+type opened struct {
+	backend
+	topic *topic.Topic // may be nil
+}
+
+// withLedger runs a verb on the open ledger; where there is a Kafka, its topic witnesses that the ledger
+// has not lost its tail.
 func withLedger(ctx context.Context, a *app, run func(*ledger.Postgres) error) error {
-	return withOpen(ctx, a, ledger.Open, run)
+	return withTopic(ctx, a, topicWitness, ledger.Open, func(l *ledger.Postgres, _ *opened) error { return run(l) })
 }
 
 // withReader runs a verb that does not append.
 func withReader(ctx context.Context, a *app, run func(*ledger.Reader) error) error {
-	return withOpen(ctx, a, ledger.OpenReader, run)
+	return withTopic(ctx, a, topicNone, ledger.OpenReader, func(r *ledger.Reader, _ *opened) error { return run(r) })
 }
 
-func withOpen[L interface{ Close() }](ctx context.Context, a *app, open func(context.Context, ledger.Config) (L, error), run func(L) error) error {
+// topicUse is what a verb wants of the topic.
+type topicUse int
+
+const (
+	topicNone    topicUse = iota
+	topicCopy             // to be read, if it is there
+	topicWitness          // to witness appends; it is made where it is not there
+)
+
+// withTopic runs a verb on the ledger and, where it is wanted and there is a Kafka, the topic.
+func withTopic[L interface{ Close() }](ctx context.Context, a *app, use topicUse, open func(context.Context, ledger.Config) (L, error), run func(L, *opened) error) error {
 	s, err := a.settings()
 	if err != nil {
 		return err
 	}
-	d, release, err := openDatabase(ctx, a)
+	b, release, err := openBackend(ctx, a, needs{kafka: use != topicNone})
 	if err != nil {
 		return err
 	}
 	defer release()
-	m, err := verbLedger(ctx, s, d)
+	m, err := verbLedger(ctx, s, b.database)
 	if err != nil {
 		return err
 	}
-	l, err := open(ctx, d.config(m))
+	config, o := b.config(m), &opened{backend: b}
+	if use != topicNone && len(b.brokers) > 0 {
+		if o.topic, err = openTopic(ctx, b.kafkaConfig(s, m, a.logger(s)), use); err != nil {
+			return kafkaError(err, b.brokers)
+		}
+	}
+	if o.topic != nil {
+		defer o.topic.Close()
+	}
+	if o.topic != nil && use == topicWitness {
+		config.Witness = o.topic
+	}
+	l, err := open(ctx, config)
 	if err != nil {
-		return databaseError(err, d.URL)
+		return databaseError(err, b.URL)
 	}
 	defer l.Close()
-	return databaseError(run(l), d.URL)
+	return databaseError(run(l, o), b.URL)
+}
+
+// openTopic opens the topic for a verb; nil where it is to be read and is not there. A Kafka that is away
+// is no error of a witness: the ledger says itself what it makes of that.
+func openTopic(ctx context.Context, c topic.Config, use topicUse) (*topic.Topic, error) {
+	t, err := topic.Open(c)
+	if err != nil {
+		return nil, err
+	}
+	if use == topicWitness {
+		if err = t.Ensure(ctx); errors.Is(err, topic.ErrMismatch) {
+			t.Close()
+			return nil, err
+		}
+		return t, nil
+	}
+	if _, err = t.State(ctx); err != nil {
+		t.Close()
+		t = nil
+	}
+	if errors.Is(err, kerr.UnknownTopicOrPartition) {
+		err = nil
+	}
+	return t, err
 }
 
 func runMigrate(ctx context.Context, a *app, args []string) error {
@@ -152,12 +207,12 @@ func runMigrate(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	d, release, err := openDatabase(ctx, a)
+	b, release, err := openBackend(ctx, a, needs{})
 	if err != nil {
 		return err
 	}
 	defer release()
-	m, err := migrate(ctx, s, d)
+	m, err := migrate(ctx, s, b.database)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func command(ctx context.Context, t testing.TB, env []string, args ...string) *e
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}
 	}
-	cmd.Env = append(cmd.Env, env...)
+	cmd.Env = append(cmd.Env, onServers(t, env)...)
 	return cmd
 }
 

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -34,7 +35,7 @@ const (
 
 var serveVerb = verb{
 	name: "serve", args: "[--port N] [--end-with-parent]", summary: "serve the API (the default)",
-	about: `With no settings it starts an embedded Postgres in ./data, migrates it, prints a ready-to-paste
+	about: `With no settings it starts an embedded Postgres, Kafka and Redis in ./data, prints a ready-to-paste
 curl, and serves on port 8000. SIGHUP reads PRICE_BOOK again. SIGTERM lets requests under way end.`,
 	run: runServe,
 }
@@ -70,7 +71,7 @@ func runServe(ctx context.Context, a *app, args []string) error {
 		return fmt.Errorf("cannot listen on %s port %d: %s", s.Host, s.Port, reason(err))
 	}
 	defer listener.Close() //nolint:errcheck // the server closes it first
-	h, err := holdDatabase(ctx, a)
+	h, err := holdBackend(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -88,36 +89,59 @@ func (s *Settings) servable() (*priceFile, error) {
 	return openPrices(s)
 }
 
-// serveOn serves until ctx ends, the server fails, or the embedded Postgres dies.
-func serveOn(ctx context.Context, a *app, s *Settings, prices *priceFile, h *holding, listener net.Listener) error {
-	log := a.logger(s)
-	meta, err := readyLedger(ctx, s, h.database)
+// serving is a gateway that serves.
+type serving struct {
+	*parts
+	server *http.Server
+	failed chan error // has the server's end
+	cancel context.CancelFunc
+}
+
+// startServing wires a gateway, with its ledger made ready, and begins to serve.
+func startServing(ctx context.Context, s *Settings, prices *priceFile, b backend, listener net.Listener, log *slog.Logger) (*serving, error) {
+	meta, err := readyLedger(ctx, s, b.database)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	behind, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	p, err := wire(behind, s, prices, h.database, meta, log)
+	p, err := wire(behind, s, prices, b, meta, log)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	server := &http.Server{Handler: p.gateway.Handler(), ReadHeaderTimeout: readHeaderTime, IdleTimeout: idleTime,
+		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
+	run := &serving{parts: p, server: server, failed: make(chan error, 1), cancel: cancel}
+	go func() { run.failed <- server.Serve(listener) }() // ends by stop
+	return run, nil
+}
+
+// stop ends it in order: requests, then what they left to be settled and published.
+func (r *serving) stop() {
+	drain(r.server)
+	r.close()
+	r.cancel()
+}
+
+// serveOn serves until ctx ends, the server fails, or an embedded part dies.
+func serveOn(ctx context.Context, a *app, s *Settings, prices *priceFile, h *holding, listener net.Listener) error {
+	log := a.logger(s)
+	running, err := startServing(ctx, s, prices, h.backend, listener, log)
 	if err != nil {
 		return err
 	}
-	defer p.close()
-	server := &http.Server{Handler: p.gateway.Handler(), ReadHeaderTimeout: readHeaderTime, IdleTimeout: idleTime,
-		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }() // ends by Shutdown or Close below
+	defer running.stop()
 	a.greet(s, h, listener.Addr())
 	defer onHangup(prices, log)()
-	var cause error
 	select {
 	case <-ctx.Done():
 		log.Info("stopping: requests under way may end", "for_at_most", drainTime)
-	case cause = <-failed:
+		return nil
+	case err := <-running.failed:
+		return err
 	case <-h.ended():
-		cause = errors.New("the embedded Postgres has ended; DATA_DIR/postgres.log may say why")
+		return h.cause
 	}
-	drain(server)
-	return cause
 }
 
 // drain stops accepting, lets requests under way end, and after drainTime cuts them off; then they
@@ -156,13 +180,29 @@ func onHangup(prices *priceFile, log *slog.Logger) (stop func()) {
 	}
 }
 
+// where says which servers the gateway works with.
+func (h *holding) where() string {
+	var own, named []string
+	for _, part := range []struct {
+		name, setting string
+		embedded      bool
+	}{{"Postgres", "DATABASE_URL", h.postgres != nil}, {"Kafka", "KAFKA_BROKERS", h.kafka != nil}, {"Redis", "REDIS_URL", h.cache != nil}} {
+		if part.embedded {
+			own = append(own, part.name)
+		} else {
+			named = append(named, part.name+" at "+part.setting)
+		}
+	}
+	if len(own) > 0 {
+		named = append(named, "embedded "+strings.Join(own, ", ")+" in "+h.dataDir)
+	}
+	return strings.Join(named, ", ")
+}
+
 // greet says where the gateway is; in development, with a request to paste.
 func (a *app) greet(s *Settings, h *holding, addr net.Addr) {
 	base := "http://localhost:" + strconv.Itoa(addr.(*net.TCPAddr).Port)
-	where := "Postgres at DATABASE_URL"
-	if h.Embedded {
-		where = "embedded Postgres in " + h.dataDir
-	}
+	where := h.where()
 	fmt.Fprintf(a.stdout, "LLM Gateway %s is ready on %s (%s, %s)\n", version(), base, s.Environment, where)
 	if !s.Development() {
 		return

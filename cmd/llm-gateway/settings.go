@@ -46,6 +46,14 @@ type Settings struct {
 	EmbeddedBin        string // embedded.Options.BinDir
 	LedgerShards       int    // 0: what the ledger was initialised with; newLedgerShards for a new one
 
+	RedisURL      Secret   // "" = embedded
+	KafkaBrokers  []string // none = embedded
+	KafkaTopic    string
+	KafkaTLS      bool
+	KafkaSASL     string // none, plain, scram-sha-256 or scram-sha-512
+	KafkaUsername string
+	KafkaPassword Secret
+
 	JWTSecretKey Secret // "" in development: made and kept in DataDir (signingSecret)
 	JWTAlgorithm string
 	JWTTokenTTL  time.Duration
@@ -161,6 +169,20 @@ func (s *Settings) contradictions() (problems []string) {
 	}
 	if s.DatabaseURL == "" && s.DatabaseMigrateURL != "" {
 		problems = append(problems, "DATABASE_MIGRATE_URL: it goes with DATABASE_URL, which is not set")
+	}
+	return append(problems, s.kafkaContradictions()...)
+}
+
+// kafkaContradictions says what is wrong with how Kafka is reached.
+func (s *Settings) kafkaContradictions() (problems []string) {
+	login, sasl := s.KafkaUsername != "" || s.KafkaPassword != "", s.KafkaSASL != saslNone
+	switch {
+	case len(s.KafkaBrokers) == 0 && (login || sasl || s.KafkaTLS):
+		problems = append(problems, "KAFKA_BROKERS: KAFKA_TLS, KAFKA_SASL and their like go with it, and it is not set")
+	case sasl && (s.KafkaUsername == "" || s.KafkaPassword == ""):
+		problems = append(problems, "KAFKA_USERNAME: it and KAFKA_PASSWORD are needed to log in by KAFKA_SASL="+s.KafkaSASL)
+	case login && !sasl:
+		problems = append(problems, "KAFKA_SASL: it says how KAFKA_USERNAME and KAFKA_PASSWORD log in, and is none")
 	}
 	return problems
 }

@@ -5,10 +5,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"llm-gateway/ledger"
 )
 
 // load reads settings from an environment and the text of a .env file.
@@ -37,8 +40,9 @@ func TestSettingsDefaults(t *testing.T) {
 	}
 	want := Settings{Host: "0.0.0.0", Port: 8000, Environment: "development", LogLevel: slog.LevelInfo, AutoMigrate: true,
 		DataDir: "./data", JWTAlgorithm: "HS256", JWTTokenTTL: 30 * time.Minute, OpenAIBaseURL: "https://api.openai.com/v1",
+		KafkaTopic: "llm.usage.v1", KafkaSASL: "none",
 		Simulated: true, Currency: "USD", DefaultBalance: s.DefaultBalance, ReservePolicy: "cap", Degraded: "deny", ModelsFormat: "openai"}
-	if *s != want {
+	if !reflect.DeepEqual(*s, want) {
 		t.Errorf("got  %+v\nwant %+v", *s, want)
 	}
 	if s.DefaultBalance.String() != "100" {
@@ -67,6 +71,14 @@ func TestSettingsGood(t *testing.T) {
 		{"PG_POOLER=transaction", func(s *Settings) any { return s.Pooled }, true},
 		{"DATABASE_URL=postgres://u:p@h/d", func(s *Settings) any { return string(s.DatabaseURL) }, "postgres://u:p@h/d"},
 		{"DATABASE_URL=host=h user=u", func(s *Settings) any { return string(s.DatabaseURL) }, "host=h user=u"},
+		{"REDIS_URL=redis://:p@h:6380/2", func(s *Settings) any { return string(s.RedisURL) }, "redis://:p@h:6380/2"},
+		{"REDIS_URL=rediss://u:p@a:1,b:2", func(s *Settings) any { return string(s.RedisURL) }, "rediss://u:p@a:1,b:2"},
+		{"REDIS_URL=redis://a,b:1?master_name=m", func(s *Settings) any { return string(s.RedisURL) }, "redis://a,b:1?master_name=m"},
+		{"KAFKA_BROKERS=kafka_1.example.com:9092", func(s *Settings) any { return strings.Join(s.KafkaBrokers, "|") }, "kafka_1.example.com:9092"},
+		{"KAFKA_BROKERS=a:1, 10.0.0.1:65535 ,[::1]:9092", func(s *Settings) any { return strings.Join(s.KafkaBrokers, "|") }, "a:1|10.0.0.1:65535|[::1]:9092"},
+		{"KAFKA_BROKERS=", func(s *Settings) any { return len(s.KafkaBrokers) }, 0},
+		{"KAFKA_USAGE_TOPIC=My_topic-1.x", func(s *Settings) any { return s.KafkaTopic }, "My_topic-1.x"},
+		{"KAFKA_TLS=False", func(s *Settings) any { return s.KafkaTLS }, false},
 		{"EMBEDDED_POSTGRES_BIN=fetch", func(s *Settings) any { return s.EmbeddedBin }, "fetch"},
 		{"EMBEDDED_POSTGRES_BIN=" + dir, func(s *Settings) any { return s.EmbeddedBin }, dir},
 		{"LEDGER_SHARDS=", func(s *Settings) any { return s.LedgerShards }, 0},
@@ -108,6 +120,29 @@ func TestSettingsBad(t *testing.T) {
 		{"PG_POOLER=session", "PG_POOLER: it must be none or transaction"},
 		{"DATABASE_URL=postgres://u:hunter2@h:port/d", "DATABASE_URL: the Postgres URL cannot be used"},
 		{"DATABASE_MIGRATE_URL=postgres://u:hunter2@h/d", "DATABASE_MIGRATE_URL: it goes with DATABASE_URL"},
+		{"REDIS_URL=http://u:hunter2@h", "REDIS_URL: the Redis URL cannot be used"},
+		{"REDIS_URL=redis://u:hunter2@h:port", "REDIS_URL: the Redis URL cannot be used"},
+		{"REDIS_URL=redis://u:hunter2@a,b/1", "REDIS_URL: the Redis URL cannot be used: a cluster"},
+		{"REDIS_URL=h:6379", "REDIS_URL: the Redis URL cannot be used"},
+		{"KAFKA_BROKERS=localhost", `KAFKA_BROKERS: it must be host:port, or several with commas between them, not "localhost"`},
+		{"KAFKA_BROKERS=a:9092,", "KAFKA_BROKERS: it must be"},
+		{"KAFKA_BROKERS=a:0", "KAFKA_BROKERS: it must be"},
+		{"KAFKA_BROKERS=a:65536", "KAFKA_BROKERS: it must be"},
+		{"KAFKA_BROKERS=:9092", "KAFKA_BROKERS: it must be"},
+		{"KAFKA_BROKERS=::1:9092", "KAFKA_BROKERS: it must be"},
+		{"KAFKA_BROKERS=kafka://a:9092", "KAFKA_BROKERS: it must be"},
+		{"KAFKA_BROKERS=a b:9092", "KAFKA_BROKERS: it must be"},
+		{"KAFKA_BROKERS=u:hunter2@a:9092", "KAFKA_BROKERS: it must be host:port, without credentials"},
+		{"KAFKA_BROKERS=hunter2@a:9092", "KAFKA_BROKERS: it must be host:port, without credentials"},
+		{"KAFKA_BROKERS=" + strings.Repeat("a:1,", maxBrokers) + "a:1", "KAFKA_BROKERS: at most 64 are taken"},
+		{"KAFKA_USAGE_TOPIC=..", "KAFKA_USAGE_TOPIC: it must be 1 to"},
+		{"KAFKA_USAGE_TOPIC=a/b", "KAFKA_USAGE_TOPIC: it must be 1 to"},
+		{"KAFKA_USAGE_TOPIC=ä", "KAFKA_USAGE_TOPIC: it must be 1 to"},
+		{"KAFKA_USAGE_TOPIC=" + strings.Repeat("x", maxTopicName+1), "KAFKA_USAGE_TOPIC: it must be 1 to"},
+		{"KAFKA_TLS=yes", "KAFKA_TLS: it must be true or false"},
+		{"KAFKA_SASL=gssapi", "KAFKA_SASL: it must be none, plain, scram-sha-256 or scram-sha-512"},
+		{"KAFKA_TLS=true", "KAFKA_BROKERS: KAFKA_TLS, KAFKA_SASL and their like go with it, and it is not set"},
+		{"KAFKA_PASSWORD=hunter2", "KAFKA_BROKERS: KAFKA_TLS"},
 		{"EMBEDDED_POSTGRES_BIN=/no/such", "EMBEDDED_POSTGRES_BIN: it must be a path to a directory that exists"},
 		{"LEDGER_SHARDS=0", "LEDGER_SHARDS: it must be a whole number from 1 to 1024"},
 		{"LEDGER_SHARDS=1025", "LEDGER_SHARDS: it must be"},
@@ -141,6 +176,40 @@ func TestSettingsBad(t *testing.T) {
 	}
 }
 
+func TestKafkaLogin(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		set  string
+		want string // the mechanism, or a part of the error
+	}{
+		{"KAFKA_TLS=true", "none"},
+		{"KAFKA_SASL=plain KAFKA_USERNAME=u KAFKA_PASSWORD=hunter2", "PLAIN"},
+		{"KAFKA_SASL=scram-sha-256 KAFKA_USERNAME=u KAFKA_PASSWORD=hunter2", "SCRAM-SHA-256"},
+		{"KAFKA_SASL=scram-sha-512 KAFKA_USERNAME=u KAFKA_PASSWORD=hunter2 KAFKA_TLS=true", "SCRAM-SHA-512"},
+		{"KAFKA_SASL=plain", "KAFKA_USERNAME: it and KAFKA_PASSWORD are needed to log in by KAFKA_SASL=plain"},
+		{"KAFKA_SASL=plain KAFKA_USERNAME=u", "KAFKA_USERNAME: it and KAFKA_PASSWORD are needed"},
+		{"KAFKA_SASL=plain KAFKA_PASSWORD=hunter2", "KAFKA_USERNAME: it and KAFKA_PASSWORD are needed"},
+		{"KAFKA_USERNAME=u KAFKA_PASSWORD=hunter2", "KAFKA_SASL: it says how KAFKA_USERNAME and KAFKA_PASSWORD log in, and is none"},
+	} {
+		s, err := load(t, "", append(strings.Fields(c.set), "KAFKA_BROKERS=a:1,b:2")...)
+		got := fmt.Sprint(err)
+		if err == nil {
+			b := backend{streams: externalStreams(s)}
+			config := b.kafkaConfig(s, ledger.Meta{Shards: 3}, nil)
+			got = "none"
+			if config.SASL != nil {
+				got = config.SASL.Name()
+			}
+			if (config.TLS != nil) != strings.Contains(c.set, "TLS") || len(config.Brokers) != 2 || config.Shards != 3 || config.Name != "llm.usage.v1" {
+				t.Errorf("%s: %+v", c.set, config)
+			}
+		}
+		if !strings.Contains(got, c.want) || strings.Contains(got, "hunter2") {
+			t.Errorf("%s: %s, want %s", c.set, got, c.want)
+		}
+	}
+}
+
 func TestSecretsFromFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -148,11 +217,12 @@ func TestSecretsFromFiles(t *testing.T) {
 	empty := writeFile(t, filepath.Join(dir, "empty"), " \n")
 	large := writeFile(t, filepath.Join(dir, "large"), strings.Repeat("x", maxSettingsFile+1))
 	for _, d := range declared() {
-		if !d.secret || strings.HasPrefix(d.name, "DATABASE") {
+		if !d.secret || strings.HasSuffix(d.name, "_URL") {
 			continue
 		}
-		s, err := load(t, "", d.name+"_FILE="+good)
-		if err != nil || !strings.Contains(fmt.Sprintf("%s %s %s %s", plain(s.JWTSecretKey), plain(s.OpenAIKey), plain(s.AnthropicKey), plain(s.GeminiKey)), "sk-from-file") {
+		s, err := load(t, "", d.name+"_FILE="+good, "KAFKA_BROKERS=a:1", "KAFKA_SASL=plain", "KAFKA_USERNAME=u",
+			map[bool]string{false: "KAFKA_PASSWORD=x"}[d.name == "KAFKA_PASSWORD"])
+		if err != nil || !strings.Contains(fmt.Sprintf("%s %s %s %s %s", bare(s.JWTSecretKey), bare(s.OpenAIKey), bare(s.AnthropicKey), bare(s.GeminiKey), bare(s.KafkaPassword)), "sk-from-file") {
 			t.Errorf("%s_FILE: %v", d.name, err)
 		}
 	}
@@ -174,7 +244,7 @@ func TestSecretsFromFiles(t *testing.T) {
 		s, err := load(t, c.dotenv, c.environ...)
 		got := fmt.Sprint(err)
 		if err == nil {
-			got = plain(s.OpenAIKey)
+			got = bare(s.OpenAIKey)
 		}
 		if !strings.Contains(got, c.want) {
 			t.Errorf("%q %q: %s, want %s", c.dotenv, c.environ, got, c.want)
@@ -182,7 +252,7 @@ func TestSecretsFromFiles(t *testing.T) {
 	}
 }
 
-func plain(s Secret) string { return string(s) }
+func bare(s Secret) string { return string(s) }
 
 func TestDotenv(t *testing.T) {
 	t.Parallel()

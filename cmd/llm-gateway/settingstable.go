@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"net/url"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"llm-gateway/domain"
+	"llm-gateway/projections"
 )
 
 // setting declares one setting. env.example repeats the table, and a test holds it to that.
@@ -28,7 +30,7 @@ const maxTokenMinutes = 365 * 24 * 60
 // declared is every setting, in the order in which a new operator meets them.
 func declared() []setting {
 	var all []setting
-	for _, part := range [...][]setting{serverSettings(), storeSettings(), tokenSettings(), providerSettings(), moneySettings()} {
+	for _, part := range [...][]setting{serverSettings(), storeSettings(), streamSettings(), tokenSettings(), providerSettings(), moneySettings()} {
 		all = append(all, part...)
 	}
 	return all
@@ -55,16 +57,43 @@ func storeSettings() []setting {
 			"Postgres for `migrate`: a login that may create tables and a role. Empty: DATABASE_URL.",
 			postgresURL(func(s *Settings) *Secret { return &s.DatabaseMigrateURL })},
 		{"AUTO_MIGRATE", "true", false,
-			"true: `serve` brings the database up to date at its start, under a lock. false: that is left to `llm-gateway migrate`.", readAutoMigrate},
+			"true: `serve` brings the database up to date at its start, under a lock. false: that is left to `llm-gateway migrate`.",
+			yesNo(func(s *Settings) *bool { return &s.AutoMigrate })},
 		{"PG_POOLER", "none", false,
 			"transaction: a transaction pooler such as PgBouncer stands before Postgres, so nothing is kept on the server between transactions. Otherwise none.", readPooler},
 		{"DATA_DIR", "./data", false,
-			"What this process keeps: the embedded Postgres, a made JWT secret. One `serve` at a time. Put it on a durable volume.",
+			"What this process keeps: the embedded Postgres and Kafka, a made JWT secret. One `serve` at a time. Put it on a durable volume.",
 			anyText(func(s *Settings) *string { return &s.DataDir })},
 		{"EMBEDDED_POSTGRES_BIN", "", false,
 			"The directory of the initdb and postgres that the embedded Postgres uses. Empty: the newest on this machine, otherwise prebuilt ones are fetched once; fetch: always those.", readEmbeddedBin},
 		{"LEDGER_SHARDS", "", false,
 			"From 1 to 1024: how many chains the ledger has, fixed for good when it is initialised. Empty: what the ledger was initialised with; 8 for a new one. Another number than the ledger's is refused.", readShards},
+	}
+}
+
+// The words of KAFKA_SASL.
+const (
+	saslNone   = "none"
+	saslPlain  = "plain"
+	saslSHA256 = "scram-sha-256"
+	saslSHA512 = "scram-sha-512"
+)
+
+func streamSettings() []setting {
+	return []setting{
+		{"REDIS_URL", "", true,
+			"Redis, as redis://user:password@host:port/database; rediss:// for TLS, several host:port with commas between them for a cluster, sentinels with ?master_name=. It holds balances that give an early no, and is never needed to be right. Empty: an embedded one.",
+			readRedisURL},
+		{"KAFKA_BROKERS", "", false,
+			"Kafka, as host:port, several with commas between them. Empty: an embedded one, kept in DATA_DIR.", readBrokers},
+		{"KAFKA_USAGE_TOPIC", "llm.usage.v1", false,
+			"The topic of all events. The gateway makes it, with one partition for each shard, and keeps it for ever; a topic of another ledger is refused.", readTopicName},
+		{"KAFKA_TLS", "false", false, "true: the way to KAFKA_BROKERS is TLS, by the system's certificate authorities.",
+			yesNo(func(s *Settings) *bool { return &s.KafkaTLS })},
+		{"KAFKA_SASL", saslNone, false, "How KAFKA_USERNAME and KAFKA_PASSWORD log in: none, plain, scram-sha-256 or scram-sha-512.",
+			oneOf(func(s *Settings) *string { return &s.KafkaSASL }, saslNone, saslPlain, saslSHA256, saslSHA512)},
+		{"KAFKA_USERNAME", "", false, "The login for KAFKA_SASL.", anyText(func(s *Settings) *string { return &s.KafkaUsername })},
+		{"KAFKA_PASSWORD", "", true, "Its password.", anySecret(func(s *Settings) *Secret { return &s.KafkaPassword })},
 	}
 }
 
@@ -115,13 +144,17 @@ func moneySettings() []setting {
 
 func readHost(s *Settings, value string) error {
 	s.Host = value
-	if _, err := netip.ParseAddr(value); err == nil {
-		return nil
-	}
-	if value != strings.Trim(value, ".-") || strings.ContainsFunc(value, notInHostName) {
+	if !isHost(value) {
 		return errors.New("it must be an IP address or a host name, without a port")
 	}
 	return nil
+}
+
+func isHost(value string) bool {
+	if _, err := netip.ParseAddr(value); err == nil {
+		return true
+	}
+	return value != "" && value == strings.Trim(value, ".-") && !strings.ContainsFunc(value, notInHostName)
 }
 
 func notInHostName(r rune) bool {
@@ -144,12 +177,66 @@ func readLogLevel(s *Settings, value string) error {
 	return nil
 }
 
-func readAutoMigrate(s *Settings, value string) error {
-	yes, err := strconv.ParseBool(strings.ToLower(value))
-	if err != nil {
-		return errors.New("it must be true or false")
+func yesNo(into func(*Settings) *bool) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		yes, err := strconv.ParseBool(strings.ToLower(value))
+		if err != nil {
+			return errors.New("it must be true or false")
+		}
+		*into(s) = yes
+		return nil
 	}
-	s.AutoMigrate = yes
+}
+
+// readRedisURL reads a connection string; the error never quotes it.
+func readRedisURL(s *Settings, value string) error {
+	s.RedisURL = Secret(value)
+	if value == "" {
+		return nil
+	}
+	client, err := projections.OpenRedis(value)
+	if err != nil {
+		return err
+	}
+	return client.Close()
+}
+
+// maxBrokers bounds KAFKA_BROKERS: those that a client begins with; it learns of the others.
+const maxBrokers = 64
+
+func readBrokers(s *Settings, value string) error {
+	if value == "" {
+		return nil
+	}
+	if strings.Contains(value, "@") {
+		return &sourceError{"it must be host:port, without credentials"} // which a quote would show
+	}
+	for broker := range strings.SplitSeq(value, ",") {
+		broker = strings.TrimSpace(broker)
+		host, port, err := net.SplitHostPort(broker)
+		n, bad := strconv.ParseUint(port, 10, 16)
+		if err != nil || !isHost(strings.ReplaceAll(host, "_", "-")) || bad != nil || n == 0 { // names of containers have underscores
+			return errors.New("it must be host:port, or several with commas between them")
+		}
+		s.KafkaBrokers = append(s.KafkaBrokers, broker)
+	}
+	if len(s.KafkaBrokers) > maxBrokers {
+		return fmt.Errorf("at most %d are taken", maxBrokers)
+	}
+	return nil
+}
+
+// maxTopicName is Kafka's bound, less what the names of transactions add to it.
+const maxTopicName = 240
+
+func readTopicName(s *Settings, value string) error {
+	s.KafkaTopic = value
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-'
+	}
+	if value == "." || value == ".." || len(value) > maxTopicName || strings.ContainsFunc(value, func(r rune) bool { return !plain(r) }) {
+		return fmt.Errorf("it must be 1 to %d letters, digits, dots, underscores and hyphens", maxTopicName)
+	}
 	return nil
 }
 

@@ -305,13 +305,14 @@ func TestPriceVerbs(t *testing.T) {
 	fails(t, 1, "PRICE_BOOK "+bad+": price book: line 1", []string{"PRICE_BOOK=" + bad}, "price", "list")
 }
 
-// TestEmbeddedVerb runs commands on an embedded Postgres of their own.
+// TestEmbeddedVerb runs commands on embedded servers of their own.
 func TestEmbeddedVerb(t *testing.T) {
 	t.Parallel()
 	tmp := t.TempDir()
-	quiet := []string{"LOG_LEVEL=ERROR", "TMPDIR=" + tmp, "DATABASE_URL=postgres://u:hunter2@real.example.com/d"}
-	r := run(t, quiet, "embedded", "--", "sh", "-c", `echo "$DATABASE_URL"; echo "$DATA_DIR" >&2; exit 7`)
-	if r.status != 7 || !strings.HasPrefix(r.stdout, "postgres://") || strings.Contains(r.stdout, "real.example.com") || r.stderr != "\n" {
+	quiet := []string{"LOG_LEVEL=ERROR", "TMPDIR=" + tmp, "DATABASE_URL=postgres://u:hunter2@real.example.com/d",
+		"DATABASE_MIGRATE_URL=postgres://u:hunter2@real.example.com/d", "KAFKA_BROKERS=real.example.com:9092", "KAFKA_TLS=true", "REDIS_URL=redis://real.example.com"}
+	r := run(t, quiet, "embedded", "--", "sh", "-c", `echo "$DATABASE_URL $KAFKA_BROKERS $REDIS_URL"; echo "$DATABASE_MIGRATE_URL$KAFKA_TLS$DATA_DIR" >&2; exit 7`)
+	if r.status != 7 || !regexp.MustCompile(`^postgres://\S+ 127\.0\.0\.1:\d+ redis://:\w+@127\.0\.0\.1:\d+/0\n$`).MatchString(r.stdout) || r.stderr != "\n" {
 		t.Errorf("embedded: %+v", r)
 	}
 	if left, err := os.ReadDir(tmp); err != nil || len(left) != 0 {

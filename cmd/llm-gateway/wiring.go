@@ -16,6 +16,7 @@ import (
 	"llm-gateway/gateway/observe"
 	"llm-gateway/gateway/provider"
 	"llm-gateway/ledger"
+	"llm-gateway/projections"
 )
 
 // clockTolerance is how far this process's clock may be from Postgres's: the events' times are the
@@ -30,10 +31,11 @@ const issuerTime = 5 * time.Second
 type parts struct {
 	gateway *gateway.Gateway
 	ledger  *ledger.Postgres
+	*followers
 }
 
 // wire puts a gateway together over an initialised ledger. ctx is the life of what runs behind it.
-func wire(ctx context.Context, s *Settings, prices *priceFile, d database, m ledger.Meta, log *slog.Logger) (*parts, error) {
+func wire(ctx context.Context, s *Settings, prices *priceFile, b backend, m ledger.Meta, log *slog.Logger) (*parts, error) {
 	tokens, err := tokensOf(ctx, s, log)
 	if err != nil {
 		return nil, err
@@ -42,36 +44,69 @@ func wire(ctx context.Context, s *Settings, prices *priceFile, d database, m led
 	if err != nil {
 		return nil, err
 	}
-	metrics := observe.NewMetrics()
-	config := d.config(m)
-	config.Hooks = ledger.Hooks{Batch: metrics.Batch, Retry: func(err error) {
-		metrics.BatchRetry(err)
-		log.Warn("the ledger tries a batch again", "error", err)
-	}}
+	metrics, owner := observe.NewMetrics(), uuid.New()
+	f, err := openFollowers(ctx, s, b, m, log)
+	if err != nil {
+		return nil, err
+	}
+	config := b.config(m)
+	config.Hooks = ledgerHooks(metrics, log, f.feed)
+	config.Witness = f.topic
 	l, err := ledger.Open(ctx, config)
 	if err != nil {
-		return nil, databaseError(err, d.URL)
+		f.close()
+		return nil, databaseError(err, b.URL)
 	}
+	if b.Embedded {
+		forgetLeases(ctx, l, log)
+	}
+	f.follow(ctx, l, owner, metrics, log)
 	g, err := gateway.New(gateway.Config{
-		Ledger: l, Reader: l, Keys: keyStore{l.Pool()}, Tokens: tokens, Prices: prices.book, Providers: providers,
-		Missing: missing, Owner: uuid.New(), Currency: m.Currency, DefaultBalance: s.DefaultBalance,
+		Ledger: l, Facts: l, Projections: projections.NewReader(l.Pool(), m), Balances: f.balances, Keys: keyStore{l.Pool()},
+		Tokens: tokens, Prices: prices.book, Providers: providers,
+		Missing: missing, Owner: owner, Currency: m.Currency, DefaultBalance: s.DefaultBalance,
 		ReservePolicy: gateway.ReservePolicy(s.ReservePolicy), ModelsArray: s.ModelsFormat == "array",
 		Ready: readiness(l), Version: version(), Environment: s.Environment, Metrics: metrics, Log: log,
 	})
 	if err != nil {
+		f.close()
 		l.Close()
 		return nil, err
 	}
-	return &parts{gateway: g, ledger: l}, nil
+	return &parts{gateway: g, ledger: l, followers: f}, nil
 }
 
-// close lets what is under way settle, then closes the ledger.
+// ledgerHooks tell the metrics and the log how the writer fares, and feed what follows it.
+func ledgerHooks(metrics *observe.Metrics, log *slog.Logger, feed func([]domain.Recorded)) ledger.Hooks {
+	return ledger.Hooks{
+		Batch: metrics.Batch, Appended: feed,
+		Retry: func(err error) {
+			metrics.BatchRetry(err)
+			log.Warn("the ledger tries a batch again", "error", err)
+		},
+		Refused: func(shard int32, err error) {
+			metrics.ShardRefused(shard, err)
+			if err != nil {
+				log.Error("a shard refuses appends", "shard", shard, "error", err)
+				return
+			}
+			log.Info("a shard takes appends again", "shard", shard)
+		},
+		Lost: func(err error) {
+			log.Error("the ledger was recovered without events that it had acknowledged", "error", err)
+		},
+	}
+}
+
+// close lets what is under way settle and be published, then closes the ledger.
 func (p *parts) close() {
 	p.gateway.Close()
+	p.drain()
+	p.followers.close()
 	p.ledger.Close()
 }
 
-// readiness asks Postgres for its time: it must answer, and be ours.
+// readiness asks Postgres for its time: it must answer, and be ours; and every shard must take appends.
 func readiness(l *ledger.Postgres) func(context.Context) error {
 	return func(ctx context.Context) error {
 		skew, err := l.ClockSkew(ctx)
@@ -81,7 +116,14 @@ func readiness(l *ledger.Postgres) func(context.Context) error {
 		case skew.Abs() > clockTolerance:
 			return fmt.Errorf("this gateway's clock is %s from Postgres's; at most %s is tolerated", skew.Round(time.Millisecond), clockTolerance)
 		}
-		return nil
+		refused := l.Refused()
+		if len(refused) == 0 {
+			return nil
+		}
+		if errors.Is(refused[0].Err, ledger.ErrTailLost) {
+			return fmt.Errorf("%d shards refuse appends: the ledger has lost its tail (`llm-gateway ledger recover --from-topic`)", len(refused))
+		}
+		return fmt.Errorf("%d shards refuse appends: the ledger cannot be compared with the topic, Kafka does not answer", len(refused))
 	}
 }
 

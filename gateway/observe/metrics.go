@@ -4,6 +4,7 @@ package observe
 
 import (
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,6 +23,8 @@ type Metrics struct {
 	batchSize  prometheus.Histogram
 	batchTime  prometheus.Histogram
 	batchRetry prometheus.Counter
+	gate       *prometheus.CounterVec
+	followers
 }
 
 // NewMetrics makes and registers the metrics, with Go's own and the process's.
@@ -45,9 +48,14 @@ func NewMetrics() *Metrics {
 			Help: "Time of one append batch, COMMIT included.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)}),
 		batchRetry: prometheus.NewCounter(prometheus.CounterOpts{Name: "ledger_batch_retries_total",
 			Help: "Append batches that were tried again, because Postgres failed or was away."}),
+		gate: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gate_verdicts_total",
+			Help: "Model calls at the gate: yes, no (refused), overruled (the cache's no was not the ledger's), unknown, error. All but no went on to the ledger."},
+			[]string{"verdict"}),
+		followers: newFollowers(),
 	}
 	m.Registry.MustRegister(m.requests, m.durations, m.errors, m.tokens, m.overages, m.batchSize, m.batchTime,
-		m.batchRetry, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		m.batchRetry, m.gate, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.Registry.MustRegister(m.all()...)
 	return m
 }
 
@@ -71,6 +79,21 @@ func (m *Metrics) Settled(model string, input, output int64, overage bool) {
 	}
 }
 
+// Verdict is what the gate made of a call.
+type Verdict string
+
+// The verdicts. GateError is a cache that did not answer, or a no that could not be confirmed.
+const (
+	GateYes       Verdict = "yes"
+	GateNo        Verdict = "no"
+	GateUnknown   Verdict = "unknown"
+	GateOverruled Verdict = "overruled"
+	GateError     Verdict = "error"
+)
+
+// Gate counts one verdict of the gate.
+func (m *Metrics) Gate(v Verdict) { m.gate.WithLabelValues(string(v)).Inc() }
+
 // Batch counts one durable append batch.
 func (m *Metrics) Batch(size int, took time.Duration) {
 	m.batchSize.Observe(float64(size))
@@ -79,3 +102,106 @@ func (m *Metrics) Batch(size int, took time.Duration) {
 
 // BatchRetry counts one failed try of a batch.
 func (m *Metrics) BatchRetry(error) { m.batchRetry.Inc() }
+
+// followers are the metrics of what follows the ledger: the relays, the projections and the cache of
+// balances. Projections are few and named in code; shards are at most domain.MaxShards.
+type followers struct {
+	relayLag          *prometheus.GaugeVec
+	relayTransactions prometheus.Counter
+	relayEvents       prometheus.Counter
+	relayRestarts     prometheus.Counter
+	applied           *prometheus.CounterVec
+	lag               *prometheus.GaugeVec
+	halted            *prometheus.GaugeVec
+	restarts          prometheus.Counter
+	cacheErrors       prometheus.Counter
+	refused           prometheus.Gauge
+
+	mu       sync.Mutex
+	refusing map[int32]struct{} // the shards that refuse appends now
+}
+
+func newFollowers() followers {
+	return followers{
+		relayLag: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "ledger_relay_lag_events",
+			Help: "Events of a shard that are in the ledger and not in the topic."}, []string{"shard"}),
+		relayTransactions: prometheus.NewCounter(prometheus.CounterOpts{Name: "ledger_relay_transactions_total",
+			Help: "Kafka transactions that the relays committed."}),
+		relayEvents: prometheus.NewCounter(prometheus.CounterOpts{Name: "ledger_relay_events_total",
+			Help: "Events that the relays published."}),
+		relayRestarts: prometheus.NewCounter(prometheus.CounterOpts{Name: "ledger_relay_restarts_total",
+			Help: "Relays that began again from the topic's tail, because Kafka failed or another relay took over."}),
+		applied: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "projection_events_total",
+			Help: "Events that a projection applied."}, []string{"projection"}),
+		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "projection_lag_events",
+			Help: "Events of a shard that are in the ledger and not in a projection."}, []string{"projection", "shard"}),
+		halted: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "projection_halted",
+			Help: "1 where a projection stands still in a shard, because the events do not follow. It needs an operator."},
+			[]string{"projection", "shard"}),
+		restarts: prometheus.NewCounter(prometheus.CounterOpts{Name: "projection_restarts_total",
+			Help: "Times that the projector began again, because Postgres or Kafka failed."}),
+		cacheErrors: prometheus.NewCounter(prometheus.CounterOpts{Name: "balance_cache_errors_total",
+			Help: "Failures of those who fill the cache of balances. The gate's are gate_verdicts_total."}),
+		refused: prometheus.NewGauge(prometheus.GaugeOpts{Name: "ledger_refused_shards",
+			Help: "Shards that refuse appends, because the ledger and the topic do not agree. They need an operator."}),
+		refusing: map[int32]struct{}{},
+	}
+}
+
+func (f *followers) all() []prometheus.Collector {
+	return []prometheus.Collector{f.relayLag, f.relayTransactions, f.relayEvents, f.relayRestarts, f.applied, f.lag,
+		f.halted, f.restarts, f.cacheErrors, f.refused}
+}
+
+func label(shard int32) string { return strconv.Itoa(int(shard)) }
+
+// RelayLag says how many events of a shard wait to be published.
+func (f *followers) RelayLag(shard int32, events int64) {
+	f.relayLag.WithLabelValues(label(shard)).Set(float64(events))
+}
+
+// RelayPublished counts one committed Kafka transaction of so many events.
+func (f *followers) RelayPublished(_ int32, events int) {
+	f.relayTransactions.Inc()
+	f.relayEvents.Add(float64(events))
+}
+
+// RelayRestarted counts a relay that begins again.
+func (f *followers) RelayRestarted(int32, error) { f.relayRestarts.Inc() }
+
+// ProjectionApplied counts events that a projection applied.
+func (f *followers) ProjectionApplied(projection string, events int) {
+	f.applied.WithLabelValues(projection).Add(float64(events))
+}
+
+// ProjectionLag says how many events of a shard a projection has still to apply.
+func (f *followers) ProjectionLag(projection string, shard int32, events int64) {
+	f.lag.WithLabelValues(projection, label(shard)).Set(float64(events))
+}
+
+// ProjectionHalted says that a projection stands still in a shard; with a nil error, that it goes on.
+func (f *followers) ProjectionHalted(projection string, shard int32, err error) {
+	halted := 0.0
+	if err != nil {
+		halted = 1
+	}
+	f.halted.WithLabelValues(projection, label(shard)).Set(halted)
+}
+
+// ProjectionRestarted counts a projector that begins again.
+func (f *followers) ProjectionRestarted(error) { f.restarts.Inc() }
+
+// ShardRefused says that a shard refuses appends; with a nil error, that it no longer does.
+func (f *followers) ShardRefused(shard int32, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err == nil {
+		delete(f.refusing, shard)
+	} else {
+		f.refusing[shard] = struct{}{}
+	}
+	f.refused.Set(float64(len(f.refusing)))
+}
+
+// CacheError counts one failure of whoever fills the cache of balances.
+func (f *followers) CacheError(error) { f.cacheErrors.Inc() }

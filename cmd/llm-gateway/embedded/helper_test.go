@@ -30,6 +30,7 @@ const (
 	deathLimit      = 3 * time.Second // the contract
 	helperStartSome = "start"
 	helperWatchSome = "watch"
+	helperPublish   = "publish"
 )
 
 func TestMain(m *testing.M) {
@@ -38,6 +39,8 @@ func TestMain(m *testing.M) {
 		helperStart()
 	case helperWatchSome:
 		helperWatch()
+	case helperPublish:
+		helperPublishKafka()
 	default:
 		os.Exit(runTests(m))
 	}

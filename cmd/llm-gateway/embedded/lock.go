@@ -115,8 +115,10 @@ func readPID(f *os.File) int {
 
 // Endpoints says where the embedded parts of a running process are. It holds passwords.
 type Endpoints struct {
-	PostgresURL string `json:"postgres_url"`
-	PID         int    `json:"pid"` // of the process that runs them
+	PostgresURL  string   `json:"postgres_url,omitempty"` // "" = that one is not embedded, and so below
+	KafkaBrokers []string `json:"kafka_brokers,omitempty"`
+	RedisURL     string   `json:"redis_url,omitempty"`
+	PID          int      `json:"pid"` // of the process that runs them
 }
 
 // WriteEndpoints lets other processes of the same user find the embedded parts. Only the holder of

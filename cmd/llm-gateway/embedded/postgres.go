@@ -1,33 +1,3 @@
-// Package embedded runs the parts that llm-gateway brings along when nothing is configured, so that
-// `llm-gateway serve` works on a bare machine and still speaks the protocols of the real servers.
-//
-// Problem: a Postgres child process that holds real money. It must start for root (Postgres itself
-// refuses to run as root) and for an ordinary user, from a data directory below directories that the
-// unprivileged user cannot enter; it must not outlive us, however we die; and what it committed must
-// be there at the next start.
-//
-// Layout of a DATA_DIR:
-//
-//	lock               flock of the process that runs the embedded parts (Lock)
-//	endpoints.json     where they listen (WriteEndpoints), 0600
-//	postgres/          the cluster; owned by the unprivileged user when we are root
-//	postgres.init-*    a cluster being made; never looked at, removed at the next start
-//	postgres.lock      flock inherited by every Postgres process, so held until the last is gone
-//	postgres.password  of the cluster's superuser, 0600
-//	postgres.log       of initdb and postgres, 0600; postgres.log.1 is the one before
-//
-// Invariants:
-//   - A data directory is never deleted, and one of another major version is never started: it is
-//     refused with ErrDataVersion before anything in DATA_DIR is changed.
-//   - postgres/ is either absent or a complete cluster: it is made elsewhere, synced and renamed.
-//   - Postgres is gone within 3 s of our death, SIGKILL included: the kernel sends it SIGQUIT (Linux)
-//     or a watching shell does (other Unix systems). Windows is not supported.
-//   - No two Postgres ever run on one cluster: the lock outlives a killed gateway exactly as long as
-//     its last backend does.
-//   - Postgres gets none of our environment, so none of our secrets, and listens on 127.0.0.1 only.
-//
-// Tests run real Postgres binaries: restarts, SIGKILL of a helper process that owns the child, other
-// versions, 0700 parents, left-overs, root and an ordinary user, local and fetched binaries.
 package embedded
 
 import (
@@ -75,9 +45,10 @@ var shutdown = []stage{
 // errPortTaken says that another process took the chosen port; worth another attempt.
 var errPortTaken = errors.New("port taken")
 
-// Options says where the cluster is and which binaries run it.
+// Options says where what is kept is, and which binaries run Postgres.
 type Options struct {
-	// DataDir is the DATA_DIR; the cluster is in its subdirectory postgres. Required.
+	// DataDir is the DATA_DIR; the cluster is in its subdirectory postgres, Kafka's records are in
+	// its subdirectory kafka. Required.
 	DataDir string
 	// BinDir is a directory with postgres and initdb, which must fit the cluster. The word
 	// "fetch" forces the prebuilt binaries. Empty: local binaries, else the prebuilt ones.

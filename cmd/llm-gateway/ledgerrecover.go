@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"llm-gateway/ledger"
+)
+
+var ledgerRecoverVerb = verb{
+	name: "ledger recover", args: "--from-topic [--dry-run] [--give-up] [--json]",
+	summary: "bring back from the topic what Postgres has lost of the ledger",
+	about: `After Postgres was restored to the past, or a stale replica was promoted, its gateways refuse appends.
+This appends the missing events, the topic's own bytes, after checking that their hashes continue the
+ledger's. It can run beside the gateways, which then go on by themselves, and any number of times.
+--give-up goes on without what gateways have seen committed and the topic does not have: that is lost.`,
+	run: runLedgerRecover,
+}
+
+func runLedgerRecover(ctx context.Context, a *app, args []string) error {
+	fs := a.flags()
+	fromTopic := fs.Bool("from-topic", false, "the topic is where the events come from (mandatory)")
+	dry := fs.Bool("dry-run", false, "check everything and write nothing")
+	giveUp := fs.Bool("give-up", false, "go on without events that the topic does not have either")
+	asJSON := jsonFlag(fs)
+	if _, err := a.parse(fs, args); err != nil {
+		return err
+	}
+	if !*fromTopic {
+		return a.usage("--from-topic is mandatory: there is no other place to recover from")
+	}
+	return withTopic(ctx, a, topicCopy, ledger.Open, func(l *ledger.Postgres, o *opened) error {
+		if o.topic == nil {
+			return errors.New("there is no topic to recover from: set KAFKA_BROKERS, or run this with the DATA_DIR that has the embedded one")
+		}
+		line := newProgressLine(a.stderr, "recovering")
+		done, err := recoverShards(ctx, l, o, ledger.RecoverOptions{Dry: *dry, GiveUp: *giveUp, Progress: line.shard})
+		line.clear()
+		if *asJSON {
+			return errors.Join(a.printJSON(done), err)
+		}
+		return errors.Join(a.printRecovered(done), err)
+	})
+}
+
+// recoverShards recovers every shard; one that cannot be does not keep the others from it.
+func recoverShards(ctx context.Context, l *ledger.Postgres, o *opened, options ledger.RecoverOptions) (done []ledger.Recovered, failed error) {
+	for shard := range int32(l.Meta().Shards) {
+		r, err := l.Recover(ctx, shard, o.topic, options)
+		done = append(done, r)
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("shard %d: %w", shard, kafkaError(err, o.brokers)))
+		}
+	}
+	return done, failed
+}
+
+func (a *app) printRecovered(done []ledger.Recovered) error {
+	rows := [][]string{{"shard", "ledger", "topic", "appended", "head", "epoch"}}
+	for _, r := range done {
+		appended := strconv.FormatInt(r.Appended, 10)
+		if r.Dry {
+			appended = "would be " + appended
+		}
+		rows = append(rows, []string{strconv.Itoa(int(r.Shard)), strconv.FormatInt(r.Before, 10), strconv.FormatInt(r.Topic, 10),
+			appended, strconv.FormatInt(r.Head, 10), strconv.FormatInt(r.Epoch, 10)})
+	}
+	return a.printTable(rows)
+}
