@@ -13,6 +13,8 @@ import (
 	"llm-gateway/domain"
 )
 
+var _ Putter = (*Cache)(nil)
+
 // memo is a cache in memory that can fail and hang.
 type memo struct {
 	mu       sync.Mutex

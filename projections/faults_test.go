@@ -265,3 +265,55 @@ func TestLapsed(t *testing.T) {
 		t.Errorf("it went on: %v", err)
 	}
 }
+
+// outage is a Postgres that goes away and comes back.
+type outage struct {
+	mu    sync.Mutex
+	away  bool
+	conns []net.Conn
+}
+
+func (o *outage) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.away {
+		return nil, net.ErrClosed
+	}
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+	if err == nil {
+		o.conns = append(o.conns, conn)
+	}
+	return conn, err
+}
+
+func (o *outage) leave(away bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.away = away; len(o.conns) > 0; o.conns = o.conns[1:] {
+		o.conns[0].Close() //nolint:errcheck // that is the point
+	}
+}
+
+// TestPostgresAway takes Postgres away for a while: nothing is halted by that, and all goes on.
+func TestPostgresAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, false)
+	p := newPlay(t, w, newShelf(w.meta))
+	var o outage
+	pool := p.connect(t, serviceRole, false, func(c *pgx.ConnConfig) { c.DialFunc = o.dial })
+	_, d := p.start(t, func(c *Config) { c.Pool = pool })
+	for range 3 {
+		p.happen(t, 20)
+		p.reach(t)
+		tries := d.restarted()
+		o.leave(true)
+		p.happen(t, 20)
+		eventually(t, "it tries again", func() bool { return d.restarted() > tries+2 })
+		o.leave(false)
+		p.reach(t)
+	}
+	p.wantTrue(t)
+	if len(d.changed()) != 0 {
+		t.Errorf("what was told: %q", d.changed())
+	}
+}

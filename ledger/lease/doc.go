@@ -13,11 +13,11 @@
 // statement for all names, every Every; a lease lasts Term from its last renewal.
 //
 // What is done under a lease runs on a context that ends when the lease was lost, and also when it
-// may have been: Term after the beginning of the last renewal that Postgres confirmed, by this
-// process's monotonic clock. Postgres counts from when it got the statement, which is later, so the
-// context ends before anybody else can take the lease, wherever the answer went. The context's Err looks
-// at the clock itself: a process that was stopped and goes on sees at its first look that its time
-// is over, before any timer has run.
+// might be soon: nine tenths of a Term after the beginning of the last renewal that Postgres
+// confirmed, by this process's monotonic clock. Postgres counts from when it got the statement, which
+// is later: whatever became of the answers, nobody else can take the lease before, and what runs has
+// the last tenth to end. The context's Err looks at the clock itself: a process that was stopped and
+// goes on sees at its first look that its time is over, before any timer has run.
 //
 // # What can go wrong, and what happens
 //

@@ -58,26 +58,28 @@ func eventually(t testing.TB, what string, true func() bool) {
 	}
 }
 
-// referee sees who holds what, and that nobody else does at the same time.
+// referee sees who holds what, and that nobody else does at the same time: whoever begins must find
+// the context of the one before him at its end, though that one may not have woken up yet.
 type referee struct {
 	t  testing.TB
 	mu sync.Mutex
 
 	holder map[string]string
-	starts map[string]int // by holder
+	ctx    map[string]context.Context // the holder's
+	starts map[string]int             // by holder
 }
 
 func newReferee(t testing.TB) *referee {
-	return &referee{t: t, holder: map[string]string{}, starts: map[string]int{}}
+	return &referee{t: t, holder: map[string]string{}, ctx: map[string]context.Context{}, starts: map[string]int{}}
 }
 
-func (r *referee) begin(who, name string) {
+func (r *referee) begin(ctx context.Context, who, name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if other, held := r.holder[name]; held {
+	if other, held := r.holder[name]; held && (other == who || r.ctx[name].Err() == nil) {
 		r.t.Errorf("%s holds %s while %s does", who, name, other)
 	}
-	r.holder[name] = who
+	r.holder[name], r.ctx[name] = who, ctx
 	r.starts[who]++
 }
 
@@ -110,7 +112,7 @@ func (r *referee) started(who string) int {
 // hold holds until it is told to end.
 func (r *referee) hold(who string) func(ctx context.Context, name string) error {
 	return func(ctx context.Context, name string) error {
-		r.begin(who, name)
+		r.begin(ctx, who, name)
 		defer r.end(who, name)
 		<-ctx.Done()
 		return context.Cause(ctx)
@@ -124,12 +126,17 @@ type player struct {
 	ended  chan struct{}
 }
 
-// play starts a keeper over a pool of its own.
+// play starts a keeper over a pool of its own, of leases of testTerm.
 func play(t testing.TB, pool Pool, owner uuid.UUID, names []string, hold func(context.Context, string) error) *player {
+	t.Helper()
+	return playFor(t, testTerm, pool, owner, names, hold)
+}
+
+func playFor(t testing.TB, term time.Duration, pool Pool, owner uuid.UUID, names []string, hold func(context.Context, string) error) *player {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &player{pool: newFaultyPool(pool), cancel: cancel, ended: make(chan struct{})}
-	k := &Keeper{Pool: p.pool, Owner: owner, Log: slog.New(slog.DiscardHandler), Term: testTerm, Every: testEvery}
+	k := &Keeper{Pool: p.pool, Owner: owner, Log: slog.New(slog.DiscardHandler), Term: term, Every: testEvery}
 	go func() {
 		defer close(p.ended)
 		k.Run(ctx, names, hold)

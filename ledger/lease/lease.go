@@ -19,6 +19,7 @@ const (
 	Term  = 6 * time.Second // a lease lasts this long from its last renewal
 	Every = 2 * time.Second // between two renewals
 
+	margin      = 10                    // this part of a Term before its end, what runs under a lease is told to end
 	releaseTime = 2 * time.Second       // giving up all leases at the end
 	firstPause  = 50 * time.Millisecond // before a hold that returned is started again
 	longPause   = 5 * time.Second       // the longest such pause

@@ -53,7 +53,7 @@ func (t *tenure) round() error {
 	if err != nil {
 		return err
 	}
-	until := began.Add(t.term)
+	until := began.Add(t.term - t.term/margin)
 	for _, name := range ours {
 		if h := t.held[name]; h != nil {
 			h.extend(until) // one whose time was over stays so, and is followed by a new one when it has ended
@@ -167,7 +167,7 @@ type held struct {
 	resigned bool        // set before the end is told
 
 	mu    sync.Mutex
-	until time.Time // by the monotonic clock
+	until time.Time // by the monotonic clock: a little before the lease ends
 }
 
 // extend moves the end of the lease, unless it has passed.
