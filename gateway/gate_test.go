@@ -392,6 +392,7 @@ func TestOverspendBehind(t *testing.T) {
 			e := startGated(t, options{balance: "1.009"})
 			other := startGated(t, options{balance: "1.009", share: e.env})
 			e.chat("quinn", chatBody("sim-flat", "x", ""))
+			other.get("quinn", "/v1/models") // or all that come at once ask whether the account is open
 			e.views.setStopped(true)
 			for _, g := range []*gated{e, other} {
 				if g.cache.follows(e.views); says != "" {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"llm-gateway/cmd/llm-gateway/embedded"
+	"llm-gateway/migrations/pgtest"
 )
 
 const (
@@ -29,14 +30,14 @@ func embeddedSettings(dataDir string) []string {
 	return []string{"HOST=127.0.0.1", "PORT=0", "LOG_LEVEL=WARN", "DATA_DIR=" + dataDir}
 }
 
-// embeddedURL is where the embedded Postgres of a running serve is.
-func embeddedURL(t testing.TB, dataDir string) string {
+// embeddedTopic is the ledger and the topic of a running serve that has neither from elsewhere.
+func embeddedTopic(t testing.TB, dataDir string) published {
 	t.Helper()
 	e, err := embedded.ReadEndpoints(dataDir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return e.PostgresURL
+	return published{e.PostgresURL, strings.Join(e.KafkaBrokers, ","), "llm.usage.v1"}
 }
 
 var (
@@ -80,7 +81,7 @@ func TestStartAndKill(t *testing.T) {
 		t.Errorf("the old token: %v", &r)
 	}
 	verified(t, "DATA_DIR="+dataDir)
-	auditLedger(t, embeddedURL(t, dataDir))
+	auditLedger(t, embeddedTopic(t, dataDir).databaseURL)
 	pids := family(t, s.cmd.Process.Pid)
 	s.stop()
 	t.Logf("after SIGTERM %d processes were gone in %s", len(pids), gone(t, pids, deathLimit).Round(time.Millisecond))
@@ -154,13 +155,27 @@ func TestEndsWithItsParent(t *testing.T) {
 	killAll(t, launchCommand(t, shell).ready())
 }
 
-// TestKillUnderLoad kills serve again and again while it is busy. Whatever a client saw finished must
-// be settled in the ledger; what was under way may be open, for the next issue's sweeper.
+// TestKillUnderLoad kills serve again and again while it is busy: with its Postgres and its Kafka, which
+// die with it, and on servers that stay, where it leaves its leases and open transactions behind.
 func TestKillUnderLoad(t *testing.T) {
-	env := append(embeddedSettings(filepath.Join(t.TempDir(), "data")), "JWT_SECRET_KEY="+testSecret)
-	dataDir := strings.TrimPrefix(env[3], "DATA_DIR=")
+	t.Run("with its servers", func(t *testing.T) {
+		t.Parallel()
+		dataDir := filepath.Join(t.TempDir(), "data")
+		env := append(embeddedSettings(dataDir), "JWT_SECRET_KEY="+testSecret)
+		killUnderLoad(t, env, sized(5, 25), func() published { return embeddedTopic(t, dataDir) })
+	})
+	t.Run("on servers that stay", func(t *testing.T) {
+		t.Parallel()
+		p := publishedAt(t, pgtest.URL(t))
+		env := []string{"HOST=127.0.0.1", "PORT=0", "LOG_LEVEL=WARN", "JWT_SECRET_KEY=" + testSecret, "DATABASE_URL=" + p.databaseURL}
+		killUnderLoad(t, env, sized(2, 10), func() published { return p })
+	})
+}
+
+// killUnderLoad: whatever a client saw finished must be settled in the ledger, and whatever is in the
+// ledger be on the topic, once; what was under way may be open, for the next issue's sweeper.
+func killUnderLoad(t *testing.T, env []string, rounds int, at func() published) {
 	finished := map[string]reply{}
-	rounds := sized(5, 25)
 	s := launchBare(t, env...).ready()
 	for round := range rounds {
 		saw := loadUntilKilled(t, s, round)
@@ -168,8 +183,9 @@ func TestKillUnderLoad(t *testing.T) {
 			finished[saw[i].request] = saw[i]
 		}
 		s = launchBare(t, env...).ready()
-		verified(t, "DATA_DIR="+dataDir)
-		a := auditLedger(t, embeddedURL(t, dataDir))
+		verified(t, env...)
+		p := at()
+		a := auditLedger(t, p.databaseURL)
 		for id, r := range finished {
 			if l := a.lives[id]; l == nil || l.commits != 1 || l.commit.Cmp(a.rat(r.cost)) != 0 {
 				t.Errorf("round %d: a client saw request %s finished for %s; the ledger has %+v", round, id, r.cost, l)
@@ -180,6 +196,8 @@ func TestKillUnderLoad(t *testing.T) {
 		if open := len(a.open()); open > (round+1)*killWorkers {
 			t.Errorf("%d requests are open; at most %d were under way in each of %d kills", open, killWorkers, round+1)
 		}
+		p.audit(t)
+		auditProjections(t, p.databaseURL)
 		if t.Failed() {
 			return
 		}

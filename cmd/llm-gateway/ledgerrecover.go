@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"llm-gateway/ledger"
 )
@@ -31,9 +32,9 @@ func runLedgerRecover(ctx context.Context, a *app, args []string) error {
 	if !*fromTopic {
 		return a.usage("--from-topic is mandatory: there is no other place to recover from")
 	}
-	return withTopic(ctx, a, topicCopy, ledger.Open, func(l *ledger.Postgres, o *opened) error {
+	return withTopic(ctx, a, topicSource, ledger.Open, func(l *ledger.Postgres, o *opened) error {
 		if o.topic == nil {
-			return errors.New("there is no topic to recover from: set KAFKA_BROKERS, or run this with the DATA_DIR that has the embedded one")
+			return errors.New("there is no Kafka to recover from: set KAFKA_BROKERS, or run this with the DATA_DIR that has the embedded one")
 		}
 		line := newProgressLine(a.stderr, "recovering")
 		done, err := recoverShards(ctx, l, o, ledger.RecoverOptions{Dry: *dry, GiveUp: *giveUp, Progress: line.shard})
@@ -45,20 +46,38 @@ func runLedgerRecover(ctx context.Context, a *app, args []string) error {
 	})
 }
 
-// recoverShards recovers every shard; one that cannot be does not keep the others from it.
-func recoverShards(ctx context.Context, l *ledger.Postgres, o *opened, options ledger.RecoverOptions) (done []ledger.Recovered, failed error) {
-	for shard := range int32(l.Meta().Shards) {
-		r, err := l.Recover(ctx, shard, o.topic, options)
-		done = append(done, r)
-		if err != nil {
-			failed = errors.Join(failed, fmt.Errorf("shard %d: %w", shard, kafkaError(err, o.brokers)))
-		}
-	}
-	return done, failed
+// recoveredOut is one shard in the JSON of `ledger recover`.
+type recoveredOut struct {
+	ledger.Recovered
+	Error string `json:"error,omitempty"` // why it went no further
 }
 
-func (a *app) printRecovered(done []ledger.Recovered) error {
+// recoverShards recovers every shard; one that cannot be does not keep the others from it. The error is
+// the first one's.
+func recoverShards(ctx context.Context, l *ledger.Postgres, o *opened, options ledger.RecoverOptions) (done []recoveredOut, first error) {
+	failed := 0
+	for shard := range int32(l.Meta().Shards) {
+		r, err := l.Recover(ctx, shard, o.topic, options)
+		out := recoveredOut{Recovered: r}
+		if err != nil {
+			err = kafkaError(databaseError(err, o.URL), o.brokers)
+			out.Error = oneLine(err.Error())
+			failed++
+		}
+		if first == nil {
+			first = err
+		}
+		done = append(done, out)
+	}
+	if first != nil {
+		first = fmt.Errorf("%d of %d shards cannot be recovered: %w", failed, len(done), first)
+	}
+	return done, first
+}
+
+func (a *app) printRecovered(done []recoveredOut) error {
 	rows := [][]string{{"shard", "ledger", "topic", "appended", "head", "epoch"}}
+	var failed []string
 	for _, r := range done {
 		appended := strconv.FormatInt(r.Appended, 10)
 		if r.Dry {
@@ -66,6 +85,11 @@ func (a *app) printRecovered(done []ledger.Recovered) error {
 		}
 		rows = append(rows, []string{strconv.Itoa(int(r.Shard)), strconv.FormatInt(r.Before, 10), strconv.FormatInt(r.Topic, 10),
 			appended, strconv.FormatInt(r.Head, 10), strconv.FormatInt(r.Epoch, 10)})
+		if r.Error != "" {
+			failed = append(failed, fmt.Sprintf("shard %d: %s\n", r.Shard, r.Error))
+		}
 	}
-	return a.printTable(rows)
+	err := a.printTable(rows)
+	fmt.Fprint(a.stdout, strings.Join(failed, ""))
+	return err
 }

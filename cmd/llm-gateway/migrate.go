@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -135,6 +136,7 @@ type topicUse int
 const (
 	topicNone    topicUse = iota
 	topicCopy             // to be read, if it is there
+	topicSource           // to make something from: it must be there, and be this ledger's
 	topicWitness          // to witness appends; it is made where it is not there
 )
 
@@ -149,7 +151,11 @@ func withTopic[L interface{ Close() }](ctx context.Context, a *app, use topicUse
 		return err
 	}
 	defer release()
-	m, err := verbLedger(ctx, s, b.database)
+	begin := verbLedger
+	if use == topicSource { // a ledger that is made now has no topic yet
+		begin = existingLedger
+	}
+	m, err := begin(ctx, s, b.database)
 	if err != nil {
 		return err
 	}
@@ -173,28 +179,56 @@ func withTopic[L interface{ Close() }](ctx context.Context, a *app, use topicUse
 	return databaseError(run(l, o), b.URL)
 }
 
-// openTopic opens the topic for a verb; nil where it is to be read and is not there. A Kafka that is away
-// is no error of a witness: the ledger says itself what it makes of that.
+// openTopic opens the topic for a verb; nil where it is to be read, if it is there, and is not. A Kafka
+// that is away is no error of a witness: the ledger says itself what it makes of that.
 func openTopic(ctx context.Context, c topic.Config, use topicUse) (*topic.Topic, error) {
 	t, err := topic.Open(c)
 	if err != nil {
 		return nil, err
 	}
-	if use == topicWitness {
-		if err = t.Ensure(ctx); errors.Is(err, topic.ErrMismatch) {
-			t.Close()
-			return nil, err
+	switch use {
+	case topicWitness:
+		if err = t.Ensure(ctx); !errors.Is(err, topic.ErrMismatch) {
+			return t, nil
 		}
+	case topicSource:
+		err = checkSource(ctx, t, c)
+	default:
+		_, err = t.State(ctx)
+	}
+	if err == nil {
 		return t, nil
 	}
-	if _, err = t.State(ctx); err != nil {
-		t.Close()
-		t = nil
-	}
-	if errors.Is(err, kerr.UnknownTopicOrPartition) {
+	t.Close()
+	if use == topicCopy && errors.Is(err, kerr.UnknownTopicOrPartition) {
 		err = nil
 	}
-	return t, err
+	return nil, err
+}
+
+// checkSource refuses a topic that is not there, or that has records and none of them at its ends is of
+// this ledger. A foreign record among others is for the verb to find: it says where it is.
+func checkSource(ctx context.Context, t *topic.Topic, c topic.Config) error {
+	const hint = "is KAFKA_USAGE_TOPIC as the gateways have it?"
+	_, err := t.State(ctx)
+	if errors.Is(err, kerr.UnknownTopicOrPartition) {
+		return fmt.Errorf("the Kafka at %s has no topic %s: %s", strings.Join(c.Brokers, ","), c.Name, hint)
+	}
+	own, foreign := topic.Source(c.Ledger), ""
+	for shard := int32(0); err == nil && int(shard) < c.Shards; shard++ {
+		var last *topic.Record
+		switch last, err = t.Tail(ctx, shard); {
+		case err != nil || last == nil:
+		case last.Source == own:
+			return nil
+		default:
+			foreign = last.Source
+		}
+	}
+	if err == nil && foreign != "" {
+		err = fmt.Errorf("%w: topic %s is of %.80q, not of this ledger, %s: %s", topic.ErrMismatch, c.Name, foreign, own, hint)
+	}
+	return err
 }
 
 func runMigrate(ctx context.Context, a *app, args []string) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"llm-gateway/ledger"
@@ -49,6 +50,9 @@ func sourceFlag(from string) error {
 	return nil
 }
 
+// inOneLine is all of joined errors.
+func inOneLine(joined error) string { return strings.ReplaceAll(joined.Error(), "\n", "; ") }
+
 func runProjectionsRebuild(ctx context.Context, a *app, args []string) error {
 	fs := a.flags()
 	from := fs.String("from", projections.SourceLedger, "the `SOURCE`: topic or ledger")
@@ -58,7 +62,7 @@ func runProjectionsRebuild(ctx context.Context, a *app, args []string) error {
 		return err
 	}
 	if err := errors.Join(projections.CheckName(names[0]), sourceFlag(*from)); err != nil {
-		return a.usage("%s", oneLine(err.Error()))
+		return a.usage("%s", inOneLine(err))
 	}
 	return withRebuild(ctx, a, *from, "rebuilding "+names[0], func(c projections.RebuildConfig, clear func()) error {
 		result, err := projections.Rebuild(ctx, c, names[0])
@@ -87,7 +91,7 @@ func runProjectionsVerify(ctx context.Context, a *app, args []string) error {
 		wrong = errors.Join(wrong, projections.CheckName(name))
 	}
 	if wrong != nil {
-		return a.usage("%s", oneLine(wrong.Error()))
+		return a.usage("%s", inOneLine(wrong))
 	}
 	return withRebuild(ctx, a, *from, "verifying", func(c projections.RebuildConfig, clear func()) error {
 		results, err := projections.Verify(ctx, c, names...)
@@ -126,7 +130,7 @@ func (a *app) reportVerified(results []*projections.Result, asJSON bool) error {
 func withRebuild(ctx context.Context, a *app, from, what string, run func(c projections.RebuildConfig, clear func()) error) error {
 	use := topicNone
 	if from == projections.SourceTopic {
-		use = topicCopy
+		use = topicSource
 	}
 	return withTopic(ctx, a, use, ledger.OpenReader, func(r *ledger.Reader, b *opened) error {
 		owner, err := ledger.ConnConfig(string(b.OwnerURL), "", b.ownerPooled())

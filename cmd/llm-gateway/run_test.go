@@ -103,12 +103,17 @@ func succeeds(t testing.TB, env []string, args ...string) string {
 // parsed runs the binary with --json and parses what it printed.
 func parsed[T any](t testing.TB, env []string, args ...string) T {
 	t.Helper()
+	return decoded[T](t, succeeds(t, env, append(args, "--json")...))
+}
+
+// decoded parses what the binary printed with --json.
+func decoded[T any](t testing.TB, out string) T {
+	t.Helper()
 	var v T
-	out := succeeds(t, env, append(args, "--json")...)
 	d := json.NewDecoder(strings.NewReader(out))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&v); err != nil {
-		t.Fatalf("%v printed what is not its JSON: %v\n%s", args, err, out)
+		t.Fatalf("what was printed is not its JSON: %v\n%s", err, out)
 	}
 	return v
 }
