@@ -36,12 +36,20 @@ type bookkeeper struct {
 	events   []*Event // as decoded from payloads
 	payloads [][]byte
 	tallies  map[string]*tally
-	settled  map[uuid.UUID]int // how often a request was committed or released
+	settled  map[uuid.UUID]int // how often a request was committed, released, or charged without a reserve
+	late     map[uuid.UUID]int // how often it was charged after that
 	commands uint64
+	later    time.Duration // what the clock has been moved on by
+	spooled  time.Time     // when the commands of do were written to a journal; zero: they were not
+}
+
+// now is when the next event occurs: a microsecond after the one before.
+func (k *bookkeeper) now() time.Time {
+	return time.UnixMicro(1_800_000_000_000_000 + int64(len(k.events)+1)).UTC().Add(k.later)
 }
 
 func newBookkeeper(t fataler) *bookkeeper {
-	return &bookkeeper{t: t, books: NewBooks(), tallies: map[string]*tally{}, settled: map[uuid.UUID]int{}}
+	return &bookkeeper{t: t, books: NewBooks(), tallies: map[string]*tally{}, settled: map[uuid.UUID]int{}, late: map[uuid.UUID]int{}}
 }
 
 // commandID mints ids that are UUIDv7 in form and the same in every run.
@@ -60,7 +68,7 @@ type did struct {
 }
 
 func (k *bookkeeper) do(account string, op Op) did {
-	return k.command(Command{ID: k.commandID(), Account: account, Op: op})
+	return k.command(Command{ID: k.commandID(), Account: account, Op: op, SpooledAt: k.spooled})
 }
 
 // command decides in the order in which package ledger does: validate, look for a first use, decide.
@@ -68,7 +76,7 @@ func (k *bookkeeper) command(c Command) did {
 	k.t.Helper()
 	if err := c.Validate(); err != nil {
 		k.checkRejection(err)
-		if _, decided := k.books.Decide(c); fmt.Sprint(decided) != err.Error() {
+		if _, decided := k.books.Decide(c, k.now()); fmt.Sprint(decided) != err.Error() {
 			k.t.Fatalf("Validate says %v, Decide %v", err, decided)
 		}
 		return did{err: err}
@@ -88,8 +96,8 @@ func (k *bookkeeper) command(c Command) did {
 func (k *bookkeeper) decide(c Command) ([]Draft, error) {
 	k.t.Helper()
 	books, command := k.books.text(), jsonText(c)
-	drafts, err := k.books.Decide(c)
-	again, errAgain := k.books.Decide(c)
+	drafts, err := k.books.Decide(c, k.now())
+	again, errAgain := k.books.Decide(c, k.now())
 	switch {
 	case k.books.text() != books:
 		k.t.Fatalf("Decide changed the books from\n%sto\n%s", books, k.books.text())
@@ -120,10 +128,10 @@ func (k *bookkeeper) checkRejection(err error) {
 func (k *bookkeeper) append(c Command, drafts []Draft) did {
 	k.t.Helper()
 	var payloads [][]byte
+	at := k.now()
 	for n, d := range drafts {
 		seq := int64(len(k.events) + n + 1)
-		e := d.Stamp(c, n, Event{Shard: 3, Seq: seq, Currency: "USD",
-			OccurredAt: time.UnixMicro(1_800_000_000_000_000 + seq).UTC()})
+		e := d.Stamp(c, n, Event{Shard: 3, Seq: seq, Currency: "USD", OccurredAt: at})
 		payload, err := Encode(&e)
 		if err != nil {
 			return did{err: reject(c, RejectInvalid, err.Error())}
@@ -179,6 +187,14 @@ func (k *bookkeeper) count(e *Event) {
 		}
 	case *OverageData:
 		t.overages = t.overages.Add(e.Amount)
+		switch d.Reason {
+		case OverageSpooled:
+			k.settled[e.RequestID]++
+		case OverageLate:
+			if k.late[e.RequestID]++; k.late[e.RequestID] > 1 {
+				k.t.Fatalf("request %s is charged late %d times", e.RequestID, k.late[e.RequestID])
+			}
+		}
 	}
 }
 
@@ -206,9 +222,10 @@ func (k *bookkeeper) check(events []*Event) {
 			k.t.Fatalf("%s: a credit limit of %s", name, a.CreditLimit)
 		}
 	}
+	spooled := len(events) > 1 && events[0].Kind == KindReserve // and settled, perhaps beyond its bound
 	for _, e := range events {
 		a := k.books.Accounts[e.Account]
-		if e.Kind == KindReserve && e.Amount.Sign() > 0 && a.Spendable().Sign() < 0 {
+		if e.Kind == KindReserve && !spooled && e.Amount.Sign() > 0 && a.Spendable().Sign() < 0 {
 			k.t.Fatalf("a reserve took %s to %s with a credit limit of %s", a.Name, a.Available, a.CreditLimit)
 		}
 		if k.settled[e.RequestID] > 1 {
@@ -226,6 +243,8 @@ func (k *bookkeeper) checkReservations() map[string]Amount {
 		switch {
 		case open != (k.settled[id] == 0) || open != (r.SettledSeq == 0):
 			k.t.Fatalf("request %s is %s at %d after %d settlements", id, r.State, r.SettledSeq, k.settled[id])
+		case (r.State == ReservationLate) != (k.late[id] == 1) || (r.LateSeq != 0) != (k.late[id] == 1):
+			k.t.Fatalf("request %s is %s at %d after %d late charges", id, r.State, r.LateSeq, k.late[id])
 		case open && !r.Held.Equal(r.Amount), !open && !r.Held.IsZero():
 			k.t.Fatalf("request %s of %s is %s and holds %s", id, r.Amount, r.State, r.Held)
 		}
@@ -265,6 +284,11 @@ func (b *Books) text() string {
 		return strings.Compare(x.Account+"\n"+x.Key, y.Account+"\n"+y.Key)
 	}) {
 		fmt.Fprintln(&s, "reference", ref.Account, ref.Key, jsonText(b.References[ref]))
+	}
+	for _, key := range slices.SortedFunc(maps.Keys(b.Keys), func(x, y Key) int {
+		return strings.Compare(x.Account+"\n"+x.Key, y.Account+"\n"+y.Key)
+	}) {
+		fmt.Fprintln(&s, "key", key.Account, key.Key, jsonText(b.Keys[key]))
 	}
 	return s.String()
 }

@@ -3,6 +3,7 @@ package domain
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -23,11 +24,15 @@ func (a *Account) Spendable() Amount { return a.Available.Add(a.CreditLimit) }
 // ReservationState is where a reservation's life stands.
 type ReservationState string
 
-// A reservation is open, and then either settled (commit and perhaps refund) or released (refund).
+// A reservation is open, and then either settled (commit and perhaps refund) or released (refund). One
+// that was released because its owner had gone (expired) may still be charged, once, by an owner that
+// comes back: then it is late.
 const (
 	ReservationOpen     ReservationState = "open"
 	ReservationSettled  ReservationState = "settled"
 	ReservationReleased ReservationState = "released"
+	ReservationExpired  ReservationState = "expired"
+	ReservationLate     ReservationState = "late"
 )
 
 // Reservation is the life of one request's money.
@@ -39,7 +44,10 @@ type Reservation struct {
 	State       ReservationState
 	ReservedSeq int64
 	SettledSeq  int64 // of the commit, or of the releasing refund; 0 while open
+	LateSeq     int64 // of the overage that charged it after it had expired; else 0
 	Owner       uuid.UUID
+	// SettledAt is when the event of SettledSeq occurred. It is loaded only where a Key is asked for.
+	SettledAt time.Time
 }
 
 // Reference is a credit's or debit's name: it makes it happen once per account.
@@ -59,6 +67,7 @@ type Books struct {
 	Accounts     map[string]*Account
 	Reservations map[uuid.UUID]*Reservation
 	References   map[Reference]Use
+	Keys         map[Key]KeyUse
 }
 
 // NewBooks returns empty books.
@@ -67,6 +76,7 @@ func NewBooks() *Books {
 		Accounts:     map[string]*Account{},
 		Reservations: map[uuid.UUID]*Reservation{},
 		References:   map[Reference]Use{},
+		Keys:         map[Key]KeyUse{},
 	}
 }
 
@@ -133,26 +143,67 @@ func (b *Books) applyRequest(e *Event, a *Account) error {
 		return nil
 	}
 	r := b.Reservations[e.RequestID]
-	if e.Kind == KindReserve {
-		if r != nil {
-			return impossible(e, "request %s is reserved already", e.RequestID)
+	switch d := e.Data.(type) {
+	case *ReserveData:
+		return b.applyReserve(e, d, r)
+	case *OverageData:
+		if d.Reason == OverageSpooled {
+			return b.applySpooled(e, r)
 		}
-		b.Reservations[e.RequestID] = &Reservation{
-			RequestID: e.RequestID, Account: e.Account, Amount: e.Amount, Held: e.Amount,
-			State: ReservationOpen, ReservedSeq: e.Seq, Owner: e.Data.(*ReserveData).Owner,
-		}
-		return nil
 	}
 	if r == nil || r.Account != e.Account {
 		return impossible(e, "request %s has no reservation", e.RequestID)
 	}
-	if e.Kind == KindOverage {
-		return nil
+	if d, ok := e.Data.(*OverageData); ok {
+		return r.exceed(e, d)
 	}
 	if e.Amount.Cmp(r.Held) > 0 || e.Amount.Cmp(a.Reserved) > 0 {
 		return impossible(e, "%s is more than the %s held", e.Amount, r.Held)
 	}
 	return r.settle(e)
+}
+
+func (b *Books) applyReserve(e *Event, d *ReserveData, r *Reservation) error {
+	if r != nil {
+		return impossible(e, "request %s is reserved already", e.RequestID)
+	}
+	if d.IdempotencyKey != "" {
+		key := Key{e.Account, d.IdempotencyKey}
+		if first, free := b.holder(key, e.OccurredAt); !free {
+			return impossible(e, "the idempotency key is that of request %s", first.RequestID)
+		}
+		b.Keys[key] = KeyUse{RequestID: e.RequestID, Seq: e.Seq, BodyHash: d.BodyHash, Surface: d.Surface, Stream: d.Stream}
+	}
+	b.Reservations[e.RequestID] = &Reservation{
+		RequestID: e.RequestID, Account: e.Account, Amount: e.Amount, Held: e.Amount,
+		State: ReservationOpen, ReservedSeq: e.Seq, Owner: d.Owner,
+	}
+	return nil
+}
+
+// applySpooled books a charge that never had a reservation: one of nothing stands for it, so that it
+// happens once and is found again.
+func (b *Books) applySpooled(e *Event, r *Reservation) error {
+	if r != nil {
+		return impossible(e, "request %s is reserved already", e.RequestID)
+	}
+	b.Reservations[e.RequestID] = &Reservation{RequestID: e.RequestID, Account: e.Account, State: ReservationSettled,
+		ReservedSeq: e.Seq, SettledSeq: e.Seq, SettledAt: e.OccurredAt}
+	return nil
+}
+
+// exceed moves a reservation on by an overage: what a commit before it could not cover, or what is
+// charged late.
+func (r *Reservation) exceed(e *Event, d *OverageData) error {
+	switch {
+	case d.Reason == OverageLate && r.State != ReservationExpired:
+		return impossible(e, "a late charge of a reservation that is %s", r.State)
+	case d.Reason != OverageLate && r.State != ReservationSettled:
+		return impossible(e, "an overage of a reservation that is %s", r.State)
+	case d.Reason == OverageLate:
+		r.State, r.LateSeq = ReservationLate, e.Seq
+	}
+	return nil
 }
 
 // settle moves a reservation on by a commit or a refund.
@@ -167,11 +218,17 @@ func (r *Reservation) settle(e *Event) error {
 		return impossible(e, "a refund of %s of a reservation that holds %s", e.Amount, r.Held)
 	}
 	r.Held = r.Held.Sub(e.Amount)
-	switch {
-	case e.Kind == KindCommit:
-		r.State, r.SettledSeq = ReservationSettled, e.Seq
-	case !remainder:
-		r.State, r.SettledSeq = ReservationReleased, e.Seq
+	if remainder {
+		return nil
+	}
+	r.State, r.SettledSeq, r.SettledAt = ReservationReleased, e.Seq, e.OccurredAt
+	switch d := e.Data.(type) {
+	case *CommitData:
+		r.State = ReservationSettled
+	case *RefundData:
+		if d.Reason == RefundExpired {
+			r.State = ReservationExpired
+		}
 	}
 	return nil
 }

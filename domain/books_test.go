@@ -31,7 +31,8 @@ func ops() *rapid.Generator[Op] {
 	reference := rapid.OneOf(rapid.StringMatching(`ref[1-4]`), rapid.SampledFrom([]string{"", OpeningReference, "x\x00"}))
 	actor := rapid.SampledFrom([]string{"system", "cli", "admin:bob", ""})
 	request := rapid.Map(rapid.IntRange(0, 8), requestNumber)
-	reason := rapid.SampledFrom([]RefundReason{RefundProviderError, RefundClientAbort, RefundExpired, RefundShutdown,
+	key := rapid.SampledFrom([]string{"", "", "k1", "k2", "k\x00"})
+	reason := rapid.SampledFrom([]RefundReason{RefundExpired, RefundExpired, RefundProviderError, RefundClientAbort, RefundExpired, RefundShutdown,
 		RefundInternalError, RefundRemainder, "", "whim"})
 	return rapid.Custom(func(t *rapid.T) Op {
 		amount := asked().Draw(t, "amount")
@@ -40,7 +41,7 @@ func ops() *rapid.Generator[Op] {
 				Reason: rapid.SampledFrom(nasty).Draw(t, "reason"), Corrects: rapid.SampledFrom([]string{"", "", "3:1", "x"}).Draw(t, "corrects")}
 		}
 		switch rapid.SampledFrom([]string{"open", "credit", "debit", "limit", "freeze", "reserve", "reserve", "reserve", "settle",
-			"settle", "release", "none"}).Draw(t, "op") {
+			"settle", "release", "release", "spooled", "none"}).Draw(t, "op") {
 		case "open":
 			return Open{amount, actor.Draw(t, "actor")}
 		case "credit":
@@ -53,10 +54,13 @@ func ops() *rapid.Generator[Op] {
 			frozen := rapid.IntRange(0, 3).Draw(t, "frozen") == 0
 			return Configure{AccountData{Frozen: &frozen, Actor: actor.Draw(t, "actor")}}
 		case "reserve":
-			return Reserve{request.Draw(t, "request"), amount, ReserveData{Model: rapid.SampledFrom(nasty).Draw(t, "model")}}
+			return Reserve{request.Draw(t, "request"), amount, ReserveData{Model: rapid.SampledFrom(nasty).Draw(t, "model"),
+				IdempotencyKey: key.Draw(t, "key"), BodyHash: rapid.SampledFrom([]string{"a", "a", "b"}).Draw(t, "body")}}
 		case "settle":
-			return Settle{request.Draw(t, "request"), amount, CommitData{UsageSource: UsageCounted,
+			return Settle{RequestID: request.Draw(t, "request"), Charge: amount, Data: CommitData{UsageSource: UsageCounted,
 				FinishReason: rapid.SampledFrom(nasty).Draw(t, "finish")}}
+		case "spooled":
+			return Spooled{RequestID: request.Draw(t, "request"), Amount: amount, Charge: asked().Draw(t, "charge")}
 		case "release":
 			return Release{request.Draw(t, "request"), reason.Draw(t, "reason")}
 		}
@@ -74,7 +78,13 @@ func checkBooks(t *rapid.T) {
 	}
 	var before []Command
 	for range rapid.IntRange(1, 60).Draw(t, "commands") {
-		c := Command{k.commandID(), account.Draw(t, "account"), ops().Draw(t, "op")}
+		c := Command{ID: k.commandID(), Account: account.Draw(t, "account"), Op: ops().Draw(t, "op")}
+		if rapid.IntRange(0, 9).Draw(t, "spooled") == 0 {
+			c.SpooledAt = k.now()
+		}
+		if rapid.IntRange(0, 19).Draw(t, "a day later") == 0 {
+			k.later += KeyTTL
+		}
 		if len(before) > 0 && rapid.IntRange(0, 9).Draw(t, "again") == 0 {
 			c.Account, c.Op = rapid.SampledFrom(before).Draw(t, "before").Account, rapid.SampledFrom(before).Draw(t, "before").Op
 		}
@@ -106,7 +116,7 @@ func TestApplyTwice(t *testing.T) {
 	k.do("alice", Debit{MustAmount("1"), MovementData{Reference: "payout", Actor: "cli"}, false})
 	for n, charge := range []string{"0", "3", "4", "9"} {
 		k.do("alice", Reserve{requestNumber(n + 1), MustAmount("4"), ReserveData{}})
-		k.do("alice", Settle{requestNumber(n + 1), MustAmount(charge), CommitData{}})
+		k.do("alice", Settle{RequestID: requestNumber(n + 1), Charge: MustAmount(charge)})
 	}
 	k.do("alice", Reserve{requestNumber(9), MustAmount("4"), ReserveData{}})
 	k.do("alice", Release{requestNumber(9), RefundExpired})
@@ -137,9 +147,9 @@ func TestApplyRefuses(t *testing.T) {
 	k.do("alice", Reserve{requestNumber(1), MustAmount("4"), ReserveData{}})
 	k.do("alice", Reserve{requestNumber(2), MustAmount("9"), ReserveData{}})
 	k.do("alice", Reserve{requestNumber(3), MustAmount("4"), ReserveData{}})
-	k.do("alice", Settle{requestNumber(3), MustAmount("4"), CommitData{}})
+	k.do("alice", Settle{RequestID: requestNumber(3), Charge: MustAmount("4")})
 	before := k.books.text()
-	refund := func(r RefundReason) Data { return &RefundData{r} }
+	refund := func(r RefundReason) Data { return &RefundData{Reason: r} }
 	for name, c := range map[string]struct {
 		kind    Kind
 		account string
@@ -188,7 +198,7 @@ func TestApplyToContradictingBooks(t *testing.T) {
 	k.books.Accounts["alice"].Reserved = MustAmount("3.999999999999")
 	before := k.books.text()
 	for _, d := range []Draft{{KindCommit, requestNumber(1), MustAmount("4"), &CommitData{}},
-		{KindRefund, requestNumber(1), MustAmount("4"), &RefundData{RefundExpired}}} {
+		{KindRefund, requestNumber(1), MustAmount("4"), &RefundData{Reason: RefundExpired}}} {
 		e := d.Stamp(Command{ID: uuid.UUID{15: 4}, Account: "alice"}, 0, Event{Shard: 3, Seq: 99, Currency: "USD"})
 		if err := k.books.Apply(&e); !errors.Is(err, ErrImpossible) || k.books.text() != before {
 			t.Errorf("%s: %v\n%s", e.Kind, err, k.books.text())
@@ -233,7 +243,7 @@ func TestEventsOfOneCommand(t *testing.T) {
 	k.do("alice", Open{MustAmount("50"), "system"})
 	k.do("alice", Reserve{requestNumber(1), MustAmount("4"), ReserveData{}})
 	id := k.commandID()
-	d := k.command(Command{id, "alice", Settle{requestNumber(1), MustAmount("1"), CommitData{}}})
+	d := k.command(Command{ID: id, Account: "alice", Op: Settle{RequestID: requestNumber(1), Charge: MustAmount("1")}})
 	if len(d.events) != 2 {
 		t.Fatalf("%d events, %v", len(d.events), d.err)
 	}
@@ -257,8 +267,8 @@ func BenchmarkSettledRequest(b *testing.B) {
 		return uuid.UUID{0: byte(n >> 24), 1: byte(n >> 16), 2: byte(n >> 8), 3: byte(n), 15: 4}
 	}
 	step := func(op Op) {
-		c := Command{id(seq + 1), "alice", op}
-		drafts, err := books.Decide(c)
+		c := Command{ID: id(seq + 1), Account: "alice", Op: op}
+		drafts, err := books.Decide(c, at)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -280,6 +290,6 @@ func BenchmarkSettledRequest(b *testing.B) {
 	b.ReportAllocs()
 	for n := int64(1); b.Loop(); n++ {
 		step(Reserve{id(n), MustAmount("0.04421"), reserve})
-		step(Settle{id(n), MustAmount("0.0065"), commit})
+		step(Settle{RequestID: id(n), Charge: MustAmount("0.0065"), Data: commit})
 	}
 }

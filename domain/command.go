@@ -2,6 +2,7 @@ package domain
 
 import (
 	"errors"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -22,6 +23,9 @@ type Command struct {
 	ID      uuid.UUID
 	Account string
 	Op      Op
+	// SpooledAt is when the command was written to a journal, because the ledger was away; its events
+	// say so. Zero: it was not.
+	SpooledAt time.Time
 }
 
 // Op is what a command does; one type per operation.
@@ -63,11 +67,30 @@ type Reserve struct {
 }
 
 // Settle charges a request and gives the rest of its reservation back. A Charge above the
-// reservation is committed up to it, and the excess becomes a flagged overage.
+// reservation is committed up to it, and the excess becomes a flagged overage. A reservation that has
+// expired is charged by an overage, once. Response is kept beside the events, for whoever repeats the
+// request with its idempotency key, and only where the reservation was settled; nil: nothing is kept.
 type Settle struct {
 	RequestID uuid.UUID
 	Charge    Amount
 	Data      CommitData
+	Response  *Response
+}
+
+// Response is an answer as its client got it.
+type Response struct {
+	Body   []byte // of a stream: all events but the bill and [DONE]
+	Broken bool   // a stream that ended with an error
+}
+
+// Spooled is a whole request that ran while the ledger was away: what it would have reserved, and what
+// it cost.
+type Spooled struct {
+	RequestID uuid.UUID
+	Amount    Amount // of the reserve
+	Reserve   ReserveData
+	Charge    Amount
+	Commit    CommitData
 }
 
 // Release gives the whole reservation back.
@@ -84,6 +107,7 @@ func (Configure) Request() uuid.UUID { return uuid.Nil }    // Request implement
 func (o Reserve) Request() uuid.UUID { return o.RequestID } // Request implements Op.
 func (o Settle) Request() uuid.UUID  { return o.RequestID } // Request implements Op.
 func (o Release) Request() uuid.UUID { return o.RequestID } // Request implements Op.
+func (o Spooled) Request() uuid.UUID { return o.RequestID } // Request implements Op.
 
 // Key implements Op.
 func (Open) Key() string      { return "" }
@@ -93,6 +117,7 @@ func (Configure) Key() string { return "" }               // Key implements Op.
 func (Reserve) Key() string   { return "" }               // Key implements Op.
 func (Settle) Key() string    { return "" }               // Key implements Op.
 func (Release) Key() string   { return "" }               // Key implements Op.
+func (Spooled) Key() string   { return "" }               // Key implements Op.
 
 // Recorded is an event in the ledger, with the hash that chains it.
 type Recorded struct {
@@ -128,7 +153,7 @@ type Draft struct {
 func (d Draft) Stamp(c Command, n int, at Event) Event {
 	e := at
 	e.Schema, e.ID, e.Kind, e.Account = EventSchema, EventID(c.ID, n), d.Kind, c.Account
-	e.RequestID, e.Amount, e.Data = d.RequestID, d.Amount, d.Data
+	e.RequestID, e.Amount, e.Data = d.RequestID, d.Amount, spooled(d.Data, c.SpooledAt)
 	e.Debit, e.Credit, _ = postings(d.Kind, c.Account) // Encode refuses a kind that has none
 	return e
 }

@@ -1,8 +1,11 @@
 package domain
 
-// Decide says which events a command leads to on these books, or why it may not happen. It changes
-// nothing. No events and no error means that there is nothing to do.
-func (b *Books) Decide(c Command) ([]Draft, error) {
+import "time"
+
+// Decide says which events a command leads to on these books, or why it may not happen. at is the time
+// that the events will have. It changes nothing. No events and no error means that there is nothing to
+// do.
+func (b *Books) Decide(c Command, at time.Time) ([]Draft, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
@@ -28,7 +31,9 @@ func (b *Books) Decide(c Command) ([]Draft, error) {
 		o.Data.Reason = CleanText(o.Data.Reason, MaxReference)
 		return []Draft{{Kind: KindAccount, Data: &o.Data}}, nil
 	case Reserve:
-		return b.decideReserve(c, a, o)
+		return b.decideReserve(c, a, o, at)
+	case Spooled:
+		return b.decideSpooled(c, a, o)
 	case Settle:
 		return b.decideSettle(c, a, o)
 	default:
@@ -109,7 +114,7 @@ func (b *Books) MayRepeat(c Command) bool {
 	case Credit, Debit:
 		_, used := b.References[Reference{c.Account, c.Op.Key()}]
 		return used
-	case Reserve:
+	case Reserve, Spooled:
 		return b.Reservations[c.Op.Request()] != nil
 	case Settle, Release:
 		r := b.Reservations[c.Op.Request()]
@@ -120,10 +125,16 @@ func (b *Books) MayRepeat(c Command) bool {
 
 // decideReserve is the promise that nobody overspends: available never goes below the credit limit
 // by a reserve. A reserve of 0 (a free model) needs no money.
-func (b *Books) decideReserve(c Command, a *Account, o Reserve) ([]Draft, error) {
-	switch {
-	case b.Reservations[o.RequestID] != nil:
+//
+// A key that another request has comes before the money: its answer costs nothing.
+func (b *Books) decideReserve(c Command, a *Account, o Reserve, at time.Time) ([]Draft, error) {
+	if b.Reservations[o.RequestID] != nil {
 		return nil, reject(c, RejectReservationExists, o.RequestID.String())
+	}
+	if err := b.decideKey(c, &o.Data, at); err != nil {
+		return nil, err
+	}
+	switch {
 	case a.Frozen:
 		return nil, reject(c, RejectAccountFrozen, "")
 	case !o.Amount.IsZero() && a.Spendable().Less(o.Amount):
@@ -147,27 +158,62 @@ func (b *Books) open(c Command) (*Reservation, error) {
 }
 
 func (b *Books) decideSettle(c Command, a *Account, o Settle) ([]Draft, error) {
+	if r := b.Reservations[o.RequestID]; r != nil && r.Account == c.Account && r.State == ReservationExpired {
+		return overage(c, a, o, o.Charge, OverageLate)
+	}
 	r, err := b.open(c)
 	if err != nil {
 		return nil, err
 	}
+	return settlement(c, a, o, r.Amount)
+}
+
+// settlement is what a settlement of so much reserved money leads to.
+func settlement(c Command, a *Account, o Settle, reserved Amount) ([]Draft, error) {
 	charged := o.Charge
-	if r.Amount.Less(charged) {
-		charged = r.Amount
+	if reserved.Less(charged) {
+		charged = reserved
 	}
 	drafts := []Draft{{Kind: KindCommit, RequestID: o.RequestID, Amount: charged, Data: &o.Data}}
-	if rest := r.Amount.Sub(charged); rest.Sign() > 0 {
+	if rest := reserved.Sub(charged); rest.Sign() > 0 {
 		drafts = append(drafts, Draft{Kind: KindRefund, RequestID: o.RequestID, Amount: rest,
 			Data: &RefundData{Reason: RefundRemainder}})
 	}
 	if excess := o.Charge.Sub(charged); excess.Sign() > 0 {
-		if overflows(a, excess.Neg()) {
-			return nil, outOfRange(c)
+		more, err := overage(c, a, o, excess, OverageBeyondBound)
+		if err != nil {
+			return nil, err
 		}
-		drafts = append(drafts, Draft{Kind: KindOverage, RequestID: o.RequestID, Amount: excess,
-			Data: &OverageData{Reason: OverageBeyondBound, CommitData: o.Data}})
+		drafts = append(drafts, more...)
 	}
 	return drafts, nil
+}
+
+// overage takes money beyond what is reserved. Nobody asks whether it is there: it has been spent.
+func overage(c Command, a *Account, o Settle, amount Amount, reason OverageReason) ([]Draft, error) {
+	if overflows(a, amount.Neg()) {
+		return nil, outOfRange(c)
+	}
+	return []Draft{{Kind: KindOverage, RequestID: o.RequestID, Amount: amount, Data: &OverageData{Reason: reason, CommitData: o.Data}}}, nil
+}
+
+// decideSpooled books a request that ran while the ledger was away: as it would have been, where the
+// account can still reserve for it; else its charge is an overage, since it has been delivered.
+func (b *Books) decideSpooled(c Command, a *Account, o Spooled) ([]Draft, error) {
+	if b.Reservations[o.RequestID] != nil {
+		return nil, reject(c, RejectReservationExists, o.RequestID.String())
+	}
+	settle := Settle{RequestID: o.RequestID, Charge: o.Charge, Data: o.Commit}
+	affords := o.Amount.IsZero() || !a.Spendable().Less(o.Amount)
+	if a.Frozen || !affords || !a.Reserved.Add(o.Amount).InRange() {
+		return overage(c, a, settle, o.Charge, OverageSpooled)
+	}
+	rest, err := settlement(c, a, settle, o.Amount)
+	if err != nil {
+		return nil, err
+	}
+	reserve := Draft{Kind: KindReserve, RequestID: o.RequestID, Amount: o.Amount, Data: &o.Reserve}
+	return append([]Draft{reserve}, rest...), nil
 }
 
 func (b *Books) decideRelease(c Command, o Release) ([]Draft, error) {

@@ -55,8 +55,10 @@ func golden() map[string]*Event {
 		"debit":   event(3, KindDebit, false, "0.5", &MovementData{Reference: "payout", Actor: "system", debit: true}),
 		"reserve": event(4, KindReserve, true, "0.04421", reserve),
 		"commit":  event(5, KindCommit, true, "0.0065", &commit),
-		"refund":  event(6, KindRefund, true, "0.03771", &RefundData{RefundRemainder}),
+		"refund":  event(6, KindRefund, true, "0.03771", &RefundData{Reason: RefundRemainder}),
 		"overage": event(7, KindOverage, true, "99999999999999999999999999.999999999999", &OverageData{OverageBeyondBound, commit}),
+		// One that waited in a journal.
+		"refund_spooled": event(10, KindRefund, true, "0.5", &RefundData{RefundExpired, "2026-02-03T04:05:06.000000Z"}),
 		// The least that can be said: what is omitted, and what is not.
 		"reserve_least": event(8, KindReserve, true, "0", &ReserveData{}),
 		"commit_least":  event(9, KindCommit, true, "0", &CommitData{UsageSource: UsageCounted}),

@@ -25,6 +25,7 @@ type ReserveData struct {
 	EndUser        string            `json:"end_user,omitempty"`
 	Tags           map[string]string `json:"tags,omitempty"`
 	Owner          uuid.UUID         `json:"owner"` // the process start that must settle this
+	SpooledAt      string            `json:"spooled_at,omitempty"`
 }
 
 // Attempt is one call of a provider within a request.
@@ -67,6 +68,7 @@ type CommitData struct {
 	KeyID          string            `json:"key_id,omitempty"`
 	EndUser        string            `json:"end_user,omitempty"`
 	Tags           map[string]string `json:"tags,omitempty"`
+	SpooledAt      string            `json:"spooled_at,omitempty"` // when it was written to a journal, as occurred_at
 }
 
 // RefundReason says why reserved money went back.
@@ -93,7 +95,8 @@ func (r RefundReason) valid() bool {
 
 // RefundData is the data of a `refund`.
 type RefundData struct {
-	Reason RefundReason `json:"reason"`
+	Reason    RefundReason `json:"reason"`
+	SpooledAt string       `json:"spooled_at,omitempty"`
 }
 
 // OverageReason says why money was taken beyond a reservation.
@@ -140,6 +143,33 @@ func (d *MovementData) kind() Kind {
 		return KindDebit
 	}
 	return KindCredit
+}
+
+// spooled is data with the time when its command was written to a journal; as it is, where that was not.
+func spooled(data Data, at time.Time) Data {
+	if at.IsZero() {
+		return data
+	}
+	text := EventTime(at).Format(timeForm)
+	switch d := data.(type) {
+	case *ReserveData:
+		marked := *d
+		marked.SpooledAt = text
+		return &marked
+	case *CommitData:
+		marked := *d
+		marked.SpooledAt = text
+		return &marked
+	case *OverageData:
+		marked := *d
+		marked.SpooledAt = text
+		return &marked
+	case *RefundData:
+		marked := *d
+		marked.SpooledAt = text
+		return &marked
+	}
+	return data
 }
 
 // Bounds of foreign strings inside an event's data, in bytes.

@@ -49,6 +49,14 @@ func times() *rapid.Generator[time.Time] {
 	})
 }
 
+// spooledAt draws the time of an event that waited in a journal, or "".
+func spooledAt(t *rapid.T) string {
+	if rapid.Bool().Draw(t, "waited") {
+		return times().Draw(t, "spooled at").Format(timeForm)
+	}
+	return ""
+}
+
 func accountNames() *rapid.Generator[string] {
 	return rapid.StringMatching(`[A-Za-z0-9._:|@/+=~-]{1,128}`)
 }
@@ -84,7 +92,7 @@ func commitDatas() *rapid.Generator[CommitData] {
 			FinishReason: texts().Draw(t, "finish"), Stream: rapid.Bool().Draw(t, "stream"),
 			ServiceTier: texts().Draw(t, "tier"), TTFTMillis: rapid.Int64Range(0, math.MaxInt64).Draw(t, "ttft"),
 			LatencyMillis: rapid.Int64Range(0, math.MaxInt64).Draw(t, "latency"), KeyID: texts().Draw(t, "key"),
-			EndUser: texts().Draw(t, "user"), Tags: tags().Draw(t, "tags")}
+			EndUser: texts().Draw(t, "user"), Tags: tags().Draw(t, "tags"), SpooledAt: spooledAt(t)}
 		for i := range d.Meters {
 			d.Meters[i] = rapid.Int64Range(0, math.MaxInt64).Draw(t, "count")
 		}
@@ -101,7 +109,8 @@ func reserveDatas() *rapid.Generator[*ReserveData] {
 			PriceVersion: texts().Draw(t, "version"), IdempotencyKey: texts().Draw(t, "key"),
 			BodyHash:  rapid.StringMatching(`[0-9a-f]{64}`).Draw(t, "hash"),
 			MaxOutput: count.Draw(t, "max"), KeyID: texts().Draw(t, "key id"),
-			EndUser: texts().Draw(t, "user"), Tags: tags().Draw(t, "tags"), Owner: uuids().Draw(t, "owner")}
+			EndUser: texts().Draw(t, "user"), Tags: tags().Draw(t, "tags"), Owner: uuids().Draw(t, "owner"),
+			SpooledAt: spooledAt(t)}
 	})
 }
 
@@ -122,8 +131,8 @@ func datas(k Kind) *rapid.Generator[Data] {
 			d := commitDatas().Draw(t, "commit")
 			return &d
 		case KindRefund:
-			return &RefundData{rapid.SampledFrom([]RefundReason{RefundRemainder, RefundProviderError, RefundClientAbort,
-				RefundExpired, RefundShutdown, RefundInternalError}).Draw(t, "reason")}
+			return &RefundData{Reason: rapid.SampledFrom([]RefundReason{RefundRemainder, RefundProviderError, RefundClientAbort,
+				RefundExpired, RefundShutdown, RefundInternalError}).Draw(t, "reason"), SpooledAt: spooledAt(t)}
 		case KindOverage:
 			return &OverageData{rapid.SampledFrom([]OverageReason{OverageBeyondBound, OverageLate, OverageSpooled}).Draw(t, "reason"),
 				commitDatas().Draw(t, "overage")}

@@ -1,6 +1,10 @@
 package domain
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/google/uuid"
+)
 
 // Reject is why a command was refused. A rejection writes nothing and costs no other command.
 type Reject string
@@ -14,6 +18,9 @@ const (
 	RejectReservationExists  Reject = "reservation_exists"
 	RejectAlreadySettled     Reject = "already_settled"
 	RejectReferenceReused    Reject = "reference_reused"
+	RejectKeyInProgress      Reject = "key_in_progress" // the request that has the idempotency key still runs
+	RejectKeyReused          Reject = "key_reused"      // it asked for something else
+	RejectKeyAnswered        Reject = "key_answered"    // it was settled: its answer is this one's
 	RejectInvalid            Reject = "invalid_command"
 )
 
@@ -21,8 +28,9 @@ const (
 type Rejection struct {
 	Reason    Reject
 	Account   string
-	Needed    Amount // insufficient_funds: what was asked for
-	Available Amount // insufficient_funds: what could have been had, credit limit included
+	Needed    Amount    // insufficient_funds: what was asked for
+	Available Amount    // insufficient_funds: what could have been had, credit limit included
+	RequestID uuid.UUID // key_*: the request that has the key
 	Detail    string
 }
 

@@ -8,17 +8,19 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 )
 
-// The form of testdata/{accounts,reserve,settlement,movements,hostile}.txt:
+// The form of testdata/{accounts,reserve,settlement,movements,keys,spooled,hostile}.txt:
 //
 //	COMMAND ARGUMENT... -> ANSWER | ACCOUNT AVAILABLE / RESERVED [limit L] [frozen], ...
 //
 // The answer is the events that follow (KIND:AMOUNT, with :REASON where it is not the remainder),
 // `nothing`, `as before KIND:AMOUNT` for a movement that is repeated, or the reason of the refusal.
-// `-` after the bar stands for no account at all. `books NAME` begins with empty books; # comments.
+// `-` after the bar stands for no account at all. `books NAME` begins with empty books; `later DURATION`
+// moves the clock on; # comments.
 // "quoted" words are Go strings, "x"*9 is nine of them, and 1+2 is an amount that is added up, so
 // that a table can hold what no parser would let in.
 
@@ -33,14 +35,17 @@ var commands = map[string]func(w words) (Op, error){
 	"nothing":  func(w words) (Op, error) { return w.configure(nil, nil), nil },
 	"noop":     func(words) (Op, error) { return nil, nil },
 	"reserve": func(w words) (Op, error) {
-		return Reserve{w.request(), w.amount(3), ReserveData{Surface: "chat_completions", Model: w.tag("model", "m")}}, w.err()
+		return Reserve{w.request(), w.amount(3), w.reserve()}, w.err()
 	},
 	"settle": func(w words) (Op, error) {
 		data := CommitData{ModelServed: "m", FinishReason: w.tag("finish", "stop"), UsageSource: UsageProvider}
 		if n := w.tag("input", ""); n != "" {
 			data.Meters[Input], _ = strconv.ParseInt(n, 10, 64)
 		}
-		return Settle{w.request(), w.amount(3), data}, w.err()
+		return Settle{RequestID: w.request(), Charge: w.amount(3), Data: data}, w.err()
+	},
+	"spooled": func(w words) (Op, error) {
+		return Spooled{RequestID: w.request(), Amount: w.amount(3), Reserve: w.reserve(), Charge: w.amount(4)}, w.err()
 	},
 	"release": func(w words) (Op, error) { return Release{w.request(), RefundReason(w.at(3))}, nil },
 }
@@ -95,6 +100,11 @@ func (w words) movement() MovementData {
 		Reason: w.tag("reason", "")}
 }
 
+func (w words) reserve() ReserveData {
+	return ReserveData{Surface: w.tag("surface", "chat_completions"), Model: w.tag("model", "m"), Stream: w.has("stream"),
+		IdempotencyKey: w.tag("key", ""), BodyHash: w.tag("body", "b1")}
+}
+
 func (w words) configure(limit *Amount, frozen *bool) Op {
 	return Configure{AccountData{CreditLimit: limit, Frozen: frozen, Actor: w.tag("actor", "clerk"),
 		Reason: w.tag("reason", ""), Opened: w.has("opened")}}
@@ -106,6 +116,16 @@ func (w words) request() uuid.UUID {
 		return uuid.Nil
 	}
 	return uuid.NewSHA1(uuid.NameSpaceURL, []byte(w.at(2)))
+}
+
+// requestName is the word of a request's id, of r1 to r9.
+func requestName(id uuid.UUID) string {
+	for n := range 9 {
+		if word := fmt.Sprintf("r%d", n+1); id == uuid.NewSHA1(uuid.NameSpaceURL, []byte(word)) {
+			return word
+		}
+	}
+	return id.String()
 }
 
 // split cuts a command into words. A quoted string may follow NAME= and may be multiplied.
@@ -142,6 +162,8 @@ func (d did) answer() string {
 	switch {
 	case errors.As(d.err, &r) && r.Reason == RejectInsufficientFunds:
 		return fmt.Sprintf("%s needs %s has %s", r.Reason, r.Needed, r.Available)
+	case errors.As(d.err, &r) && r.RequestID != uuid.Nil:
+		return fmt.Sprintf("%s of %s", r.Reason, requestName(r.RequestID))
 	case errors.As(d.err, &r):
 		return string(r.Reason)
 	case d.repeat != nil:
@@ -171,6 +193,10 @@ func eventWord(e *Event) string {
 		return "account:unfrozen"
 	case *RefundData:
 		if data.Reason != RefundRemainder {
+			text += ":" + string(data.Reason)
+		}
+	case *OverageData:
+		if data.Reason != OverageBeyondBound {
 			text += ":" + string(data.Reason)
 		}
 	case *MovementData:
@@ -244,6 +270,13 @@ func runTable(t *testing.T, file string, used map[string]bool) {
 		case strings.HasPrefix(line, "books "):
 			k = newBookkeeper(t)
 			continue
+		case strings.HasPrefix(line, "later "):
+			pause, err := time.ParseDuration(line[len("later "):])
+			if err != nil {
+				t.Fatalf("%s:%d: %v", file, n+1, err)
+			}
+			k.later += pause
+			continue
 		}
 		// Commands may hold arrows and bars within quotes, the right side does not.
 		arrow, bar := strings.LastIndex(line, "-> "), strings.LastIndex(line, "| ")
@@ -272,12 +305,13 @@ func runTable(t *testing.T, file string, used map[string]bool) {
 func TestRules(t *testing.T) {
 	t.Parallel()
 	used := map[string]bool{}
-	for _, file := range []string{"accounts.txt", "reserve.txt", "settlement.txt", "movements.txt", "hostile.txt"} {
+	for _, file := range []string{"accounts.txt", "reserve.txt", "settlement.txt", "movements.txt", "keys.txt", "spooled.txt",
+		"hostile.txt"} {
 		t.Run(file, func(t *testing.T) { runTable(t, file, used) })
 	}
 	for _, r := range []Reject{RejectAccountUnknown, RejectAccountFrozen, RejectInsufficientFunds,
 		RejectReservationUnknown, RejectReservationExists, RejectAlreadySettled, RejectReferenceReused,
-		RejectInvalid} {
+		RejectKeyInProgress, RejectKeyReused, RejectKeyAnswered, RejectInvalid} {
 		if !used[string(r)] {
 			t.Errorf("no table has the refusal %s", r)
 		}
@@ -286,6 +320,11 @@ func TestRules(t *testing.T) {
 		RefundInternalError} {
 		if !used[string(r)] {
 			t.Errorf("no table releases for %s", r)
+		}
+	}
+	for _, r := range []OverageReason{OverageLate, OverageSpooled} {
+		if !used[string(r)] {
+			t.Errorf("no table has an overage for %s", r)
 		}
 	}
 	for _, k := range kinds {

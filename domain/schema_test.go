@@ -82,13 +82,22 @@ func TestSchemaHoldsForBooks(t *testing.T) {
 	k.do("alice", Configure{AccountData{Frozen: new(true), Reason: "fraud?", Actor: "cli"}})
 	k.do("alice", Configure{AccountData{Frozen: new(false), CreditLimit: new(Zero), Actor: "cli"}})
 	for n, charge := range []string{"0", "3", "4", "9"} {
-		k.do("alice", Reserve{requestNumber(n + 1), MustAmount("4"), *golden()["reserve"].Data.(*ReserveData)})
-		k.do("alice", Settle{requestNumber(n + 1), MustAmount(charge), *golden()["commit"].Data.(*CommitData)})
+		reserve := *golden()["reserve"].Data.(*ReserveData)
+		reserve.IdempotencyKey += charge
+		k.do("alice", Reserve{requestNumber(n + 1), MustAmount("4"), reserve})
+		k.do("alice", Settle{RequestID: requestNumber(n + 1), Charge: MustAmount(charge), Data: *golden()["commit"].Data.(*CommitData)})
 	}
 	k.do("alice", Reserve{requestNumber(9), MustAmount("4"), *golden()["reserve_least"].Data.(*ReserveData)})
 	k.do("alice", Release{requestNumber(9), RefundShutdown})
 	k.do("alice", Debit{MustAmount("90"), MovementData{Reference: "clawback", Actor: "admin:bob", Corrects: "3:2"}, true})
-	if len(k.payloads) != 18 {
+	k.spooled = k.now()
+	k.do("alice", Reserve{requestNumber(10), Zero, *golden()["reserve_least"].Data.(*ReserveData)})
+	k.do("alice", Release{requestNumber(10), RefundExpired})
+	k.do("alice", Settle{RequestID: requestNumber(10), Charge: MustAmount("1"), Data: *golden()["commit"].Data.(*CommitData)})
+	k.do("alice", Credit{MustAmount("90"), MovementData{Reference: "topup", Actor: "cli"}})
+	k.do("alice", Spooled{RequestID: requestNumber(11), Amount: MustAmount("99"), Charge: MustAmount("1"), Commit: *golden()["commit"].Data.(*CommitData)})
+	k.do("alice", Spooled{RequestID: requestNumber(12), Amount: MustAmount("2"), Charge: MustAmount("1"), Commit: *golden()["commit"].Data.(*CommitData)})
+	if len(k.payloads) != 26 {
 		t.Fatalf("%d events", len(k.payloads))
 	}
 	for _, p := range k.payloads {

@@ -159,7 +159,7 @@ func TestValidate(t *testing.T) {
 	}
 	endless, negative := MustAmount("60000000000000000000000000").Times(2), MustAmount("-1")
 	for _, limit := range []*Amount{&endless, &negative} { // before Encode would refuse it
-		if (Command{uuid.UUID{15: 4}, "alice", Configure{AccountData{CreditLimit: limit, Actor: "cli"}}}).Validate() == nil {
+		if (Command{ID: uuid.UUID{15: 4}, Account: "alice", Op: Configure{AccountData{CreditLimit: limit, Actor: "cli"}}}).Validate() == nil {
 			t.Errorf("a credit limit of %s is accepted", limit)
 		}
 	}

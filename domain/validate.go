@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"cmp"
 	"strings"
 
 	"github.com/google/uuid"
@@ -39,7 +40,15 @@ func (c Command) invalid() string {
 	case Configure:
 		return invalidConfigure(o.Data)
 	case Reserve:
+		if invalidKey(o.Data.IdempotencyKey) {
+			return "an idempotency key has at most 255 printable bytes"
+		}
 		return invalidRequest(o.RequestID, o.Amount)
+	case Spooled:
+		if o.Reserve.IdempotencyKey != "" {
+			return "a request with an idempotency key cannot be spooled"
+		}
+		return cmp.Or(invalidRequest(o.RequestID, o.Amount), invalidAmount(o.Charge))
 	case Settle:
 		return invalidRequest(o.RequestID, o.Charge)
 	case Release:
@@ -94,6 +103,10 @@ func invalidConfigure(d AccountData) string {
 		return invalidAmount(*d.CreditLimit)
 	}
 	return ""
+}
+
+func invalidKey(key string) bool {
+	return key != CleanText(key, MaxKey)
 }
 
 func invalidActor(actor string) bool {
