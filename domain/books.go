@@ -167,12 +167,11 @@ func (b *Books) applyReserve(e *Event, d *ReserveData, r *Reservation) error {
 	if r != nil {
 		return impossible(e, "request %s is reserved already", e.RequestID)
 	}
-	if d.IdempotencyKey != "" {
-		key := Key{e.Account, d.IdempotencyKey}
+	if key, use, ok := KeyOf(e); ok {
 		if first, free := b.holder(key, e.OccurredAt); !free {
 			return impossible(e, "the idempotency key is that of request %s", first.RequestID)
 		}
-		b.Keys[key] = KeyUse{RequestID: e.RequestID, Seq: e.Seq, BodyHash: d.BodyHash, Surface: d.Surface, Stream: d.Stream}
+		b.Keys[key] = use
 	}
 	b.Reservations[e.RequestID] = &Reservation{
 		RequestID: e.RequestID, Account: e.Account, Amount: e.Amount, Held: e.Amount,

@@ -24,6 +24,16 @@ type KeyUse struct {
 	Stream    bool
 }
 
+// KeyOf tells the key that an event takes; false where it takes none.
+func KeyOf(e *Event) (Key, KeyUse, bool) {
+	d, ok := e.Data.(*ReserveData)
+	if !ok || d.IdempotencyKey == "" {
+		return Key{}, KeyUse{}, false
+	}
+	use := KeyUse{RequestID: e.RequestID, Seq: e.Seq, BodyHash: d.BodyHash, Surface: d.Surface, Stream: d.Stream}
+	return Key{e.Account, d.IdempotencyKey}, use, true
+}
+
 // same says whether a request with the same key asks for the same.
 func (u KeyUse) same(d *ReserveData) bool {
 	return u.BodyHash == d.BodyHash && u.Surface == d.Surface && u.Stream == d.Stream

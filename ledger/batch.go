@@ -30,6 +30,7 @@ type wanted struct {
 	shardOf    map[string]int32
 	requestAt  map[uuid.UUID]int32
 	references []domain.Reference
+	keys       []domain.Key
 }
 
 func want(batch []domain.Command, shards int) *wanted {
@@ -45,6 +46,9 @@ func want(batch []domain.Command, shards int) *wanted {
 		}
 		if key := c.Op.Key(); key != "" {
 			w.references = append(w.references, domain.Reference{Account: c.Account, Key: key})
+		}
+		if o, ok := c.Op.(domain.Reserve); ok && o.Data.IdempotencyKey != "" {
+			w.keys = append(w.keys, domain.Key{Account: c.Account, Key: o.Data.IdempotencyKey})
 		}
 	}
 	w.accounts = slices.Sorted(maps.Keys(w.shardOf))
@@ -85,6 +89,7 @@ type plan struct {
 	seqs         map[string]int64                      // each account's last seq before; 0 = opened by this batch
 	reservations map[uuid.UUID]domain.Reservation      // as they become
 	states       map[uuid.UUID]domain.ReservationState // each one's state before; "" = made by this batch
+	responses    map[uuid.UUID]*domain.Response        // of requests that this batch settles
 }
 
 func newPlan(state *loaded, commands int) *plan {
@@ -93,6 +98,7 @@ func newPlan(state *loaded, commands int) *plan {
 		accounts: map[string]domain.Account{}, seqs: map[string]int64{},
 		reservations: map[uuid.UUID]domain.Reservation{},
 		states:       map[uuid.UUID]domain.ReservationState{},
+		responses:    map[uuid.UUID]*domain.Response{},
 	}
 }
 
@@ -126,6 +132,9 @@ func decide(state *loaded, batch []domain.Command, shardOf map[string]int32, cur
 			d.answers[i] = answer{err: err}
 			continue
 		}
+		if o, ok := c.Op.(domain.Settle); ok && !again && o.Response != nil && events[0].Event.Kind == domain.KindCommit {
+			d.responses[o.RequestID] = o.Response
+		}
 		d.answers[i].outcome = domain.Outcome{Events: events, Repeated: again}
 		if a := state.books.Accounts[c.Account]; a != nil {
 			d.answers[i].outcome.Account = *a
@@ -148,7 +157,7 @@ func (d *batchDecider) one(c domain.Command, shard int32) (events []domain.Recor
 	if use, ok := d.state.books.FirstUse(c); ok {
 		return d.firstUse(use), true, nil
 	}
-	drafts, err := d.state.books.Decide(c)
+	drafts, err := d.state.books.Decide(c, d.next(shard))
 	if err != nil {
 		return nil, false, err
 	}
@@ -156,6 +165,14 @@ func (d *batchDecider) one(c domain.Command, shard int32) (events []domain.Recor
 		return nil, true, nil
 	}
 	return d.write(c, shard, drafts)
+}
+
+// next is when the next event of a shard occurs: now, but never before the one before it.
+func (d *batchDecider) next(shard int32) time.Time {
+	if h := d.heads[shard]; d.now.Before(h.Time) {
+		return h.Time
+	}
+	return d.now
 }
 
 // firstUse finds the event that a reference was first used by: loaded, or of this very batch.
@@ -175,9 +192,7 @@ func (d *batchDecider) firstUse(use domain.Use) []domain.Recorded {
 // any is applied: a command happens whole or not at all.
 func (d *batchDecider) write(c domain.Command, shard int32, drafts []domain.Draft) ([]domain.Recorded, bool, error) {
 	h := d.heads[shard]
-	if h.Time.Before(d.now) {
-		h.Time = d.now
-	}
+	h.Time = d.next(shard)
 	var news []written
 	for n, draft := range drafts {
 		h.Seq++

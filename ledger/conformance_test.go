@@ -20,6 +20,7 @@ type subject interface {
 	Append(ctx context.Context, c domain.Command) (domain.Outcome, error)
 	Account(ctx context.Context, name string) (*domain.Account, error)
 	Request(ctx context.Context, account string, id uuid.UUID) ([]domain.Recorded, error)
+	Response(ctx context.Context, account string, id uuid.UUID) (*domain.Response, error)
 	Transactions(ctx context.Context, account string, limit, offset int) ([]domain.Recorded, error)
 	Close()
 }
@@ -97,6 +98,10 @@ func TestConformance(t *testing.T) {
 		"a guilty command stands alone":    testGuilty,
 		"seq is gapless and time rises":    testGapless,
 		"transactions, newest first":       testTransactions,
+		"a key makes a request once":       testKeys,
+		"a key at once":                    testKeysAtOnce,
+		"late in both orders":              testLate,
+		"spooled requests":                 testSpooled,
 	}
 	for store, open := range stores {
 		for name, run := range cases {

@@ -27,7 +27,7 @@ func NewMemory(id uuid.UUID, shards int, currency string, now func() time.Time, 
 	s := &memoryStore{
 		shards: shards, currency: currency, now: now,
 		heads: map[int32]head{}, events: map[int32][]written{}, books: domain.NewBooks(),
-		earlier: map[uuid.UUID][]domain.Recorded{},
+		earlier: map[uuid.UUID][]domain.Recorded{}, answers: map[uuid.UUID]*domain.Response{},
 	}
 	for shard := range int32(shards) {
 		s.heads[shard] = head{Hash: domain.GenesisHash(id, shard)}
@@ -50,6 +50,7 @@ type memoryStore struct {
 	events  map[int32][]written
 	books   *domain.Books
 	earlier map[uuid.UUID][]domain.Recorded
+	answers map[uuid.UUID]*domain.Response
 }
 
 func (s *memoryStore) append(_ context.Context, _ int, batch []domain.Command) ([]answer, error) {
@@ -85,7 +86,13 @@ func (s *memoryStore) load(w *wanted) *loaded {
 			l.books.Accounts[name] = &copied
 		}
 	}
-	for _, id := range w.requests {
+	requests := slices.Clone(w.requests)
+	for _, key := range w.keys {
+		if use, ok := s.books.Keys[key]; ok {
+			l.books.Keys[key], requests = use, append(requests, use.RequestID)
+		}
+	}
+	for _, id := range requests {
 		if r := s.books.Reservations[id]; r != nil {
 			copied := *r
 			l.books.Reservations[id] = &copied
@@ -110,7 +117,11 @@ func (s *memoryStore) keep(p *plan) {
 			s.books.References[domain.Reference{Account: w.event.Account, Key: m.Reference}] = domain.Use{
 				ID: w.event.ID, Seq: w.event.Seq, Kind: w.event.Kind, Amount: w.event.Amount}
 		}
+		if key, use, ok := domain.KeyOf(&w.event); ok {
+			s.books.Keys[key] = use
+		}
 	}
+	maps.Copy(s.answers, p.responses)
 	for name, a := range p.accounts {
 		s.books.Accounts[name] = &a
 	}
@@ -134,6 +145,16 @@ func (m *Memory) Account(_ context.Context, name string) (*domain.Account, error
 // Request returns the events of one request of an account, in order.
 func (m *Memory) Request(_ context.Context, account string, id uuid.UUID) ([]domain.Recorded, error) {
 	return m.pick(account, func(e *domain.Event) bool { return e.RequestID == id }), nil
+}
+
+// Response returns the answer that was kept of an account's request, or nil.
+func (m *Memory) Response(_ context.Context, account string, id uuid.UUID) (*domain.Response, error) {
+	m.store.mu.Lock()
+	defer m.store.mu.Unlock()
+	if r := m.store.books.Reservations[id]; r == nil || r.Account != account {
+		return nil, nil
+	}
+	return m.store.answers[id], nil
 }
 
 // Transactions returns an account's movements of money in or out, newest first.

@@ -65,7 +65,7 @@ func (p *plan) reservationColumns(shardCount int) (made, settled columns) {
 	var shards, shards2 []int32
 	var requests, requests2, owners []pgtype.UUID
 	var accounts, amounts, held, states, held2, states2, before []string
-	var reservedSeqs, settledSeqs, settledSeqs2 []int64
+	var reservedSeqs, settledSeqs, lateSeqs, settledSeqs2, lateSeqs2 []int64
 	for id, r := range p.reservations {
 		shard := domain.ShardOf(r.Account, shardCount)
 		if p.states[id] == "" {
@@ -73,14 +73,16 @@ func (p *plan) reservationColumns(shardCount int) (made, settled columns) {
 			amounts, held = append(amounts, r.Amount.String()), append(held, r.Held.String())
 			states, owners = append(states, string(r.State)), append(owners, pgUUID(r.Owner))
 			reservedSeqs, settledSeqs = append(reservedSeqs, r.ReservedSeq), append(settledSeqs, r.SettledSeq)
+			lateSeqs = append(lateSeqs, r.LateSeq)
 			continue
 		}
 		shards2, requests2 = append(shards2, shard), append(requests2, pgUUID(id))
 		held2, states2 = append(held2, r.Held.String()), append(states2, string(r.State))
-		settledSeqs2, before = append(settledSeqs2, r.SettledSeq), append(before, string(p.states[id]))
+		settledSeqs2, lateSeqs2 = append(settledSeqs2, r.SettledSeq), append(lateSeqs2, r.LateSeq)
+		before = append(before, string(p.states[id]))
 	}
-	made = columns{len(requests), []any{shards, requests, accounts, amounts, held, states, reservedSeqs, settledSeqs, owners}}
-	settled = columns{len(requests2), []any{shards2, requests2, held2, states2, settledSeqs2, before}}
+	made = columns{len(requests), []any{shards, requests, accounts, amounts, held, states, reservedSeqs, settledSeqs, lateSeqs, owners}}
+	settled = columns{len(requests2), []any{shards2, requests2, held2, states2, settledSeqs2, lateSeqs2, before}}
 	return made, settled
 }
 
@@ -97,6 +99,38 @@ func (p *plan) referenceColumns() columns {
 		}
 	}
 	return columns{len(keys), []any{shards, accounts, keys, seqs}}
+}
+
+// keyColumns are the arguments of takeKeys. A key that is taken twice in a batch is the last one's.
+func (p *plan) keyColumns() columns {
+	var shards []int32
+	var accounts, keys []string
+	var seqs []int64
+	last := map[domain.Key]*domain.Event{}
+	for i := range p.events {
+		if key, _, ok := domain.KeyOf(&p.events[i].event); ok {
+			last[key] = &p.events[i].event
+		}
+	}
+	for key, e := range last {
+		shards, seqs = append(shards, e.Shard), append(seqs, e.Seq)
+		accounts, keys = append(accounts, key.Account), append(keys, key.Key)
+	}
+	return columns{len(keys), []any{shards, accounts, keys, seqs}}
+}
+
+// responseColumns are the arguments of insertResponses.
+func (p *plan) responseColumns(shardCount int) columns {
+	var shards []int32
+	var requests []pgtype.UUID
+	var bodies [][]byte
+	var broken []bool
+	for id, r := range p.responses {
+		shards = append(shards, domain.ShardOf(p.reservations[id].Account, shardCount))
+		requests = append(requests, pgUUID(id))
+		bodies, broken = append(bodies, r.Body), append(broken, r.Broken)
+	}
+	return columns{len(requests), []any{shards, requests, bodies, broken}}
 }
 
 // headColumns are the arguments of updateHeads, for the shards that moved.

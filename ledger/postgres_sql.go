@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -22,7 +23,7 @@ const (
 		FROM unnest($1::int[], $2::text[]) w(shard, account)
 		JOIN ledger_accounts a ON a.shard = w.shard AND a.account = w.account`
 
-	loadReservations = `SELECT r.request_id, r.account, r.amount::text, r.held::text, r.state, r.reserved_seq, r.settled_seq, r.owner
+	loadReservations = `SELECT r.request_id, r.account, r.amount::text, r.held::text, r.state, r.reserved_seq, r.settled_seq, r.late_seq, r.owner
 		FROM unnest($1::int[], $2::uuid[]) w(shard, request_id)
 		JOIN ledger_reservations r ON r.shard = w.shard AND r.request_id = w.request_id`
 
@@ -30,6 +31,15 @@ const (
 		FROM unnest($1::int[], $2::text[], $3::text[]) w(shard, account, key)
 		JOIN ledger_idempotency i ON i.shard = w.shard AND i.account = w.account AND i.scope = 'reference' AND i.key = w.key
 		JOIN ledger_events e ON e.shard = i.shard AND e.seq = i.seq`
+
+	// The request that has a key, and when it was settled.
+	loadKeys = `SELECT r.request_id, r.account, r.amount::text, r.held::text, r.state, r.reserved_seq, r.settled_seq, r.late_seq, r.owner,
+			e.payload, s.occurred_at
+		FROM unnest($1::int[], $2::text[], $3::text[]) w(shard, account, key)
+		JOIN ledger_idempotency i ON i.shard = w.shard AND i.account = w.account AND i.scope = 'request' AND i.key = w.key
+		JOIN ledger_events e ON e.shard = i.shard AND e.seq = i.seq
+		JOIN ledger_reservations r ON r.shard = e.shard AND r.request_id = e.request_id
+		LEFT JOIN ledger_events s ON s.shard = r.shard AND s.seq = r.settled_seq`
 
 	// A command's events follow each other, at most four of them; the caller drops its neighbours'.
 	loadEarlier = `SELECT e.payload, e.hash FROM unnest($1::int[], $2::uuid[]) w(shard, id)
@@ -56,19 +66,28 @@ const (
 		WHERE a.shard = n.shard AND a.account = n.account AND a.last_seq = n.seq_before`
 
 	insertReservations = `INSERT INTO ledger_reservations
-		(shard, request_id, account, amount, held, state, reserved_seq, settled_seq, owner)
-		SELECT shard, request_id, account, amount::numeric, held::numeric, state, reserved_seq, settled_seq, owner
-		FROM unnest($1::int[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::uuid[])
-		AS n(shard, request_id, account, amount, held, state, reserved_seq, settled_seq, owner)`
+		(shard, request_id, account, amount, held, state, reserved_seq, settled_seq, late_seq, owner)
+		SELECT shard, request_id, account, amount::numeric, held::numeric, state, reserved_seq, settled_seq, late_seq, owner
+		FROM unnest($1::int[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::bigint[], $10::uuid[])
+		AS n(shard, request_id, account, amount, held, state, reserved_seq, settled_seq, late_seq, owner)`
 
-	updateReservations = `UPDATE ledger_reservations r SET held = n.held::numeric, state = n.state, settled_seq = n.settled_seq
-		FROM unnest($1::int[], $2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::text[])
-		AS n(shard, request_id, held, state, settled_seq, state_before)
+	updateReservations = `UPDATE ledger_reservations r SET held = n.held::numeric, state = n.state, settled_seq = n.settled_seq, late_seq = n.late_seq
+		FROM unnest($1::int[], $2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::text[])
+		AS n(shard, request_id, held, state, settled_seq, late_seq, state_before)
 		WHERE r.shard = n.shard AND r.request_id = n.request_id AND r.state = n.state_before`
 
 	insertReferences = `INSERT INTO ledger_idempotency (shard, account, scope, key, seq)
 		SELECT shard, account, 'reference', key, seq
 		FROM unnest($1::int[], $2::text[], $3::text[], $4::bigint[]) AS n(shard, account, key, seq)`
+
+	takeKeys = `INSERT INTO ledger_idempotency (shard, account, scope, key, seq)
+		SELECT shard, account, 'request', key, seq
+		FROM unnest($1::int[], $2::text[], $3::text[], $4::bigint[]) AS n(shard, account, key, seq)
+		ON CONFLICT (shard, account, scope, key) DO UPDATE SET seq = excluded.seq`
+
+	insertResponses = `INSERT INTO ledger_responses (shard, request_id, body, broken)
+		SELECT shard, request_id, body, broken
+		FROM unnest($1::int[], $2::uuid[], $3::bytea[], $4::bool[]) AS n(shard, request_id, body, broken)`
 
 	updateHeads = `UPDATE ledger_shards s SET last_seq = n.last_seq, last_hash = n.last_hash, last_time = n.last_time
 		FROM unnest($1::int[], $2::bigint[], $3::bytea[], $4::timestamptz[], $5::bigint[])
@@ -96,6 +115,10 @@ func (s *postgresStore) lockAndLoad(ctx context.Context, lane *laneConn, w *want
 	if len(w.references) > 0 {
 		shards, accounts, keys := w.referenceColumns()
 		b.Queue(loadReferences, shards, accounts, keys).Query(l.scanReferences)
+	}
+	if len(w.keys) > 0 { // behind the reservations: what is loaded there lacks the time
+		shards, accounts, keys := w.keyColumns()
+		b.Queue(loadKeys, shards, accounts, keys).Query(l.scanKeys)
 	}
 	if err := lane.conn.SendBatch(ctx, b).Close(); err != nil {
 		return nil, fmt.Errorf("locking and loading: %w", err)
@@ -150,6 +173,15 @@ func (w *wanted) referenceColumns() (shards []int32, accounts, keys []string) {
 		shards = append(shards, w.shardOf[ref.Account])
 		accounts = append(accounts, ref.Account)
 		keys = append(keys, ref.Key)
+	}
+	return shards, accounts, keys
+}
+
+func (w *wanted) keyColumns() (shards []int32, accounts, keys []string) {
+	for _, k := range w.keys {
+		shards = append(shards, w.shardOf[k.Account])
+		accounts = append(accounts, k.Account)
+		keys = append(keys, k.Key)
 	}
 	return shards, accounts, keys
 }
@@ -209,12 +241,13 @@ func scanAccount(row pgx.Row) (*domain.Account, error) {
 	return &a, parseAmounts([]string{available, reserved, limit}, &a.Available, &a.Reserved, &a.CreditLimit)
 }
 
-// scanReservation reads the columns of loadReservations.
-func scanReservation(row pgx.Row) (*domain.Reservation, error) {
+// scanReservation reads the columns of loadReservations, and what more is asked for behind them.
+func scanReservation(row pgx.Row, more ...any) (*domain.Reservation, error) {
 	var r domain.Reservation
 	var id, owner [16]byte
 	var amount, held string
-	err := row.Scan(&id, &r.Account, &amount, &held, &r.State, &r.ReservedSeq, &r.SettledSeq, &owner)
+	columns := []any{&id, &r.Account, &amount, &held, &r.State, &r.ReservedSeq, &r.SettledSeq, &r.LateSeq, &owner}
+	err := row.Scan(append(columns, more...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -244,6 +277,31 @@ func (l *loaded) scanReferences(rows pgx.Rows) error {
 		}
 		l.books.References[ref] = domain.Use{ID: e.ID, Seq: e.Seq, Kind: e.Kind, Amount: e.Amount}
 		l.earlier[e.ID] = []domain.Recorded{{Event: *e, Payload: payload, Hash: domain.Hash(hash)}}
+	}
+	return rows.Err()
+}
+
+// scanKeys loads who has a key, with its request.
+func (l *loaded) scanKeys(rows pgx.Rows) error {
+	for rows.Next() {
+		var payload []byte
+		var settled *time.Time
+		r, err := scanReservation(rows, &payload, &settled)
+		if err != nil {
+			return err
+		}
+		if settled != nil {
+			r.SettledAt = settled.UTC()
+		}
+		e, err := domain.Decode(payload)
+		if err != nil {
+			return err
+		}
+		key, use, ok := domain.KeyOf(e)
+		if !ok {
+			return fmt.Errorf("the row of a key names %s, which took none", e.Position())
+		}
+		l.books.Keys[key], l.books.Reservations[r.RequestID] = use, r
 	}
 	return rows.Err()
 }
@@ -294,6 +352,10 @@ func (s *postgresStore) write(ctx context.Context, conn *pgx.Conn, p *plan, befo
 	queue(settled.rows, updateReservations, settled.args...)
 	used := p.referenceColumns()
 	queue(used.rows, insertReferences, used.args...)
+	taken := p.keyColumns()
+	queue(taken.rows, takeKeys, taken.args...)
+	kept := p.responseColumns(s.meta.Shards)
+	queue(kept.rows, insertResponses, kept.args...)
 	heads := headColumns(p.heads, before)
 	queue(heads.rows, updateHeads, heads.args...)
 	results := conn.SendBatch(ctx, b)

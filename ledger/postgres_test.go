@@ -81,8 +81,9 @@ func TestServiceRole(t *testing.T) {
 	for _, sql := range []string{
 		`INSERT INTO ledger_meta (id, shards, currency) VALUES (gen_random_uuid(), 1, 'USD')`,
 		`UPDATE ledger_meta SET currency = 'EUR'`,
+		`UPDATE ledger_responses SET body = ''`,
 		`INSERT INTO ledger_shards VALUES (9, 0, sha256(''), 'epoch')`,
-		`UPDATE ledger_idempotency SET seq = 1`,
+		`UPDATE ledger_idempotency SET key = 'x'`,
 		`ALTER TABLE ledger_events DISABLE TRIGGER ALL`,
 		`ALTER TABLE ledger_events DISABLE TRIGGER ledger_events_immutable`,
 		`DROP TRIGGER ledger_events_immutable ON ledger_events`,

@@ -91,9 +91,27 @@ func (r *Reader) Request(ctx context.Context, account string, id uuid.UUID) ([]d
 	// A settlement's events follow each other: a commit, and a refund or an overage.
 	return r.recorded(ctx, `SELECT e.payload, e.hash FROM ledger_reservations r
 		JOIN ledger_events e ON e.shard = r.shard AND e.request_id = r.request_id
-			AND e.seq = ANY(ARRAY[r.reserved_seq, r.settled_seq, r.settled_seq + 1, r.settled_seq + 2])
+			AND e.seq = ANY(ARRAY[r.reserved_seq, r.settled_seq, r.settled_seq + 1, r.settled_seq + 2, r.late_seq])
 		WHERE r.shard = $1 AND r.request_id = $2 AND r.account = $3 ORDER BY e.seq`,
 		domain.ShardOf(account, r.meta.Shards), pgUUID(id), account)
+}
+
+// Response returns the answer that was kept of an account's request, or nil.
+func (r *Reader) Response(ctx context.Context, account string, id uuid.UUID) (*domain.Response, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	var kept domain.Response
+	err := r.pool.QueryRow(ctx, `SELECT a.body, a.broken FROM ledger_responses a
+		JOIN ledger_reservations r ON r.shard = a.shard AND r.request_id = a.request_id
+		WHERE a.shard = $1 AND a.request_id = $2 AND r.account = $3`,
+		domain.ShardOf(account, r.meta.Shards), pgUUID(id), account).Scan(&kept.Body, &kept.Broken)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &kept, nil
 }
 
 // transactionKinds are the events that move money into or out of an account: what a statement

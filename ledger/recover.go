@@ -259,6 +259,9 @@ func wantEvents(shard int32, events []written) *wanted {
 		if m, ok := e.Data.(*domain.MovementData); ok {
 			w.references = append(w.references, domain.Reference{Account: e.Account, Key: m.Reference})
 		}
+		if key, _, ok := domain.KeyOf(e); ok {
+			w.keys = append(w.keys, key)
+		}
 	}
 	return w
 }

@@ -176,7 +176,7 @@ func (d *batchDecider) complete(h *head) error {
 	}
 	r := d.state.books.Reservations[e.RequestID]
 	draft := domain.Draft{Kind: domain.KindRefund, RequestID: e.RequestID, Amount: r.Held,
-		Data: &domain.RefundData{Reason: domain.RefundRemainder}}
+		Data: &domain.RefundData{Reason: domain.RefundRemainder, SpooledAt: commit.SpooledAt}}
 	if r.Amount.Equal(e.Amount) { // nothing remains; perhaps it was not enough
 		draft.Kind, draft.Amount = domain.KindOverage, excess(commit, e.Amount)
 		draft.Data = &domain.OverageData{Reason: domain.OverageBeyondBound, CommitData: *commit}
@@ -271,6 +271,11 @@ func (r *recovery) rehearse(state *loaded) error {
 	for ref, use := range state.books.References {
 		if _, ok := r.books.References[ref]; !ok {
 			r.books.References[ref] = use
+		}
+	}
+	for key, use := range state.books.Keys {
+		if _, ok := r.books.Keys[key]; !ok {
+			r.books.Keys[key] = use
 		}
 	}
 	h := r.head

@@ -35,6 +35,7 @@ const (
 	CheckReserved    Check = "reserved"    // an account's reserved is what its open reservations hold
 	CheckReservation Check = "reservation" // ledger_reservations is what the events add up to
 	CheckReference   Check = "reference"   // ledger_idempotency is what the events add up to
+	CheckKey         Check = "key"         // and for the keys of requests
 	CheckSum         Check = "sum"         // credits - debits - commits - overages = all balances
 	CheckImmutable   Check = "immutable"   // the database refuses to change events
 	CheckTopic       Check = "topic"       // the topic has the same events, once, in order

@@ -5,13 +5,16 @@ import (
 	"testing"
 )
 
-// crimes are what somebody with the owner's rights may do, and the places of all findings that must
-// come of it, as "check position account".
-var crimes = []struct {
+// misdeed is a crime, and what must be found of it.
+type misdeed struct {
 	name   string
 	commit func(c *crime)
 	want   string
-}{
+}
+
+// crimes are what somebody with the owner's rights may do, and the places of all findings that must
+// come of it, as "check position account".
+var crimes = []misdeed{
 	{"nothing", func(*crime) {}, ""},
 	// The events' bytes and hashes.
 	{"a byte of a payload", func(c *crime) { c.edit(12, `"model":"m"`, `"model":"n"`) }, "chain 1:12 alice"},
@@ -68,9 +71,9 @@ var crimes = []struct {
 	{"a meter without a line", func(c *crime) { c.fit(7, `"output":0`, `"output":9`) }, "charge 1:7 alice"},
 	{"a meter beyond the bound", func(c *crime) { c.fit(11, `"output":0`, `"output":9`) }, "charge 1:11 alice"},
 	{"a commit before an overage", func(c *crime) { c.fit(10, `"quantity":1`, `"quantity":2`) }, "charge 1:10 alice"},
-	{"an overage's reason", func(c *crime) { c.fit(11, `"beyond_bound"`, `"late"`) }, "charge 1:10 alice, charge 1:11 alice"},
+	{"an overage's reason", func(c *crime) { c.fit(11, `"beyond_bound"`, `"late"`) }, "account 1:15 alice, charge 1:10 alice, charge 1:11 alice, replay 1:11 alice"},
 	{"an overage without its commit", func(c *crime) { c.do(`DELETE FROM ledger_events WHERE shard = 1 AND seq = 10`) },
-		"account 1:15 alice, charge 1:11 alice, reservation 1:9 alice, seq 1:10, sum"},
+		"account 1:15 alice, charge 1:11 alice, replay 1:11 alice, reservation 1:9 alice, seq 1:10, sum"},
 	// What chain, head and columns agree on, and the rules do not.
 	{"a commit above its reservation", func(c *crime) { c.fit(7, `"amount":"4","currency"`, `"amount":"40","currency"`) }, "account 1:15 alice, charge 1:7 alice, replay 1:7 alice, replay 1:8 alice, reservation 1:5 alice, sum"},
 	{"time runs backwards", func(c *crime) { c.fit(7, `"occurred_at":"2`, `"occurred_at":"1`) }, "time 1:7 alice"},
@@ -135,13 +138,45 @@ var crimes = []struct {
 	{"all rights", func(c *crime) { mustExec(c, c.conn, `GRANT ALL ON ledger_events TO llm_gateway`) }, "immutable, immutable, immutable"},
 }
 
+// laterCrimes are the same, on what commitLater makes.
+var laterCrimes = []misdeed{
+	{"nothing", func(*crime) {}, ""},
+	{"a key gone", func(c *crime) { c.do(`DELETE FROM ledger_idempotency WHERE key = 'k1'`) }, "key 1:7 alice"},
+	{"a key added", func(c *crime) { c.do(`INSERT INTO ledger_idempotency VALUES (1, 'alice', 'request', 'never', 5)`) }, "key 1:5 alice"},
+	{"a key to another", func(c *crime) { c.do(`UPDATE ledger_idempotency SET seq = 3 WHERE key = 'k1'`) }, "key 1:7 alice"},
+	{"a key that is a reference", func(c *crime) { c.do(`UPDATE ledger_idempotency SET scope = 'reference' WHERE key = 'k2'`) },
+		"key 1:5 alice, reference 1:5 alice"},
+	{"a late charge forgotten", func(c *crime) {
+		c.do(`UPDATE ledger_reservations SET state = 'expired', late_seq = 0 WHERE reserved_seq = 3`)
+	}, "reservation 1:3 alice"},
+	{"a late charge made up", func(c *crime) {
+		c.do(`UPDATE ledger_reservations SET state = 'late', late_seq = 10 WHERE reserved_seq = 9`)
+	}, "reservation 1:9 alice"},
+	{"a late charge elsewhere", func(c *crime) { c.do(`UPDATE ledger_reservations SET late_seq = 9 WHERE reserved_seq = 3`) }, "reservation 1:3 alice"},
+	{"an expired one released", func(c *crime) { c.do(`UPDATE ledger_reservations SET state = 'released' WHERE reserved_seq = 9`) }, "reservation 1:9 alice"},
+	{"a late charge deleted", func(c *crime) { c.do(`DELETE FROM ledger_events WHERE seq = 8 AND shard = 1`) },
+		"account 1:10 alice, reservation 1:3 alice, seq 1:8, sum"},
+}
+
 // TestVerifyFinds commits each crime in a database transaction, verifies inside it, and takes it
 // back. Each must be found and named, and nothing else.
 func TestVerifyFinds(t *testing.T) {
 	t.Parallel()
 	c := commitCrime(t)
+	c.each(crimes)
+}
+
+// TestVerifyFindsLater is the same for what was done with keys and late charges.
+func TestVerifyFindsLater(t *testing.T) {
+	t.Parallel()
+	c := commitLater(t)
+	c.each(laterCrimes)
+}
+
+// each commits one crime after the other.
+func (c *crime) each(crimes []misdeed) {
 	for _, crime := range crimes {
-		t.Run(crime.name, func(t *testing.T) {
+		c.Run(crime.name, func(t *testing.T) {
 			mustExec(t, c.conn, "BEGIN")
 			defer mustExec(t, c.conn, "ROLLBACK")
 			at := *c

@@ -87,7 +87,7 @@ func (s *shardCheck) reservations(ctx context.Context) error {
 	err := s.each(ctx, func(rows pgx.Rows) error {
 		s.report.Reservations++
 		return s.reservation(rows, missing, holds)
-	}, `SELECT request_id, account, amount::text, held::text, state, reserved_seq, settled_seq, owner
+	}, `SELECT request_id, account, amount::text, held::text, state, reserved_seq, settled_seq, late_seq, owner
 		FROM ledger_reservations WHERE shard = $1 ORDER BY request_id`, s.shard)
 	if err != nil {
 		return err
@@ -110,8 +110,8 @@ func bySeq(a, b *domain.Reservation) int {
 func (s *shardCheck) reservation(rows pgx.Rows, missing map[uuid.UUID]*domain.Reservation, holds map[string]domain.Amount) error {
 	var id, owner [16]byte
 	var account, amount, held, state string
-	var reservedSeq, settledSeq int64
-	if err := rows.Scan(&id, &account, &amount, &held, &state, &reservedSeq, &settledSeq, &owner); err != nil {
+	var reservedSeq, settledSeq, lateSeq int64
+	if err := rows.Scan(&id, &account, &amount, &held, &state, &reservedSeq, &settledSeq, &lateSeq, &owner); err != nil {
 		return err
 	}
 	if h, err := domain.ParseAmount(held); err == nil {
@@ -130,6 +130,7 @@ func (s *shardCheck) reservation(rows pgx.Rows, missing map[uuid.UUID]*domain.Re
 	d.values("state", state, string(r.State))
 	d.values("reserved_seq", reservedSeq, r.ReservedSeq)
 	d.values("settled_seq", settledSeq, r.SettledSeq)
+	d.values("late_seq", lateSeq, r.LateSeq)
 	d.values("owner", uuid.UUID(owner), r.Owner)
 	if r.State != domain.ReservationOpen && !r.Held.IsZero() {
 		d = append(d, fmt.Sprintf("the events never gave back the %s that it still holds", r.Held))
@@ -140,8 +141,25 @@ func (s *shardCheck) reservation(rows pgx.Rows, missing map[uuid.UUID]*domain.Re
 	return nil
 }
 
+// references holds what makes a thing happen once against the events: references of movements, and
+// the keys of requests.
 func (s *shardCheck) references(ctx context.Context) error {
-	missing := s.books.References
+	used := map[domain.Reference]int64{}
+	for ref, use := range s.books.References {
+		used[ref] = use.Seq
+	}
+	if err := s.once(ctx, "reference", CheckReference, used); err != nil {
+		return err
+	}
+	taken := map[domain.Reference]int64{}
+	for key, use := range s.books.Keys {
+		taken[domain.Reference(key)] = use.Seq
+	}
+	return s.once(ctx, "request", CheckKey, taken)
+}
+
+// once compares the rows of one scope with the events that they must name.
+func (s *shardCheck) once(ctx context.Context, scope string, check Check, missing map[domain.Reference]int64) error {
 	err := s.each(ctx, func(rows pgx.Rows) error {
 		var ref domain.Reference
 		var seq int64
@@ -152,18 +170,18 @@ func (s *shardCheck) references(ctx context.Context) error {
 		delete(missing, ref)
 		switch {
 		case !ok:
-			s.report.findf(CheckReference, s.at(seq), ref.Account, "the reference %q has a row in ledger_idempotency and no event", ref.Key)
-		case use.Seq != seq:
-			s.report.findf(CheckReference, s.at(use.Seq), ref.Account, "the reference %q is used by seq %d, its row says %d", ref.Key, use.Seq, seq)
+			s.report.findf(check, s.at(seq), ref.Account, "the %s %q has a row in ledger_idempotency and no event", check, ref.Key)
+		case use != seq:
+			s.report.findf(check, s.at(use), ref.Account, "the %s %q is used by seq %d, its row says %d", check, ref.Key, use, seq)
 		}
 		return nil
-	}, `SELECT account, key, seq FROM ledger_idempotency WHERE shard = $1 AND scope = 'reference' ORDER BY account, key`, s.shard)
+	}, `SELECT account, key, seq FROM ledger_idempotency WHERE shard = $1 AND scope = $2 ORDER BY account, key`, s.shard, scope)
 	if err != nil {
 		return err
 	}
-	left := slices.SortedFunc(maps.Keys(missing), func(a, b domain.Reference) int { return cmp.Compare(missing[a].Seq, missing[b].Seq) })
+	left := slices.SortedFunc(maps.Keys(missing), func(a, b domain.Reference) int { return cmp.Compare(missing[a], missing[b]) })
 	for _, ref := range left {
-		s.report.findf(CheckReference, s.at(missing[ref].Seq), ref.Account, "the reference %q has no row in ledger_idempotency", ref.Key)
+		s.report.findf(check, s.at(missing[ref]), ref.Account, "the %s %q has no row in ledger_idempotency", check, ref.Key)
 	}
 	return nil
 }

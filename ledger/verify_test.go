@@ -156,3 +156,23 @@ func (c *crime) swap(a, b int64) {
 		c.do(`UPDATE ledger_events SET seq = $2 WHERE shard = 1 AND seq = $1`, move[0], move[1])
 	}
 }
+
+// commitLater is a ledger whose shard 1 has alice with, beside 1 account and 2 credit 100:
+//
+//	3 reserve A 10 "k1"     5 reserve B 5 "k2"    7 reserve C 3 "k1"    9 reserve D 1
+//	4 refund A 10 expired   6 commit B 5          8 overage A 4 late    10 refund D 1 expired
+func commitLater(t *testing.T) *crime {
+	t.Helper()
+	p, url := openPostgres(t)
+	a, b, c, d := uuid.New(), uuid.New(), uuid.New(), uuid.New()
+	mustOpen(t, p, "alice", "100")
+	for _, c := range []domain.Command{
+		command("alice", keyed(a, "10", "k1", "b")), command("alice", release(a, domain.RefundExpired)),
+		command("alice", keyed(b, "5", "k2", "b")), command("alice", settle(b, "5")),
+		command("alice", keyed(c, "3", "k1", "b")), command("alice", settle(a, "4")),
+		command("alice", reserve(d, "1")), command("alice", release(d, domain.RefundExpired)),
+	} {
+		must(t, p, c)
+	}
+	return &crime{T: t, ledger: p, conn: owner(t, url)}
+}

@@ -164,7 +164,7 @@ CREATE TABLE ledger_idempotency (
     key text NOT NULL,
     seq bigint NOT NULL,
     CONSTRAINT ledger_idempotency_pkey PRIMARY KEY (shard, account, scope, key),
-    CONSTRAINT ledger_idempotency_scope_check CHECK ((scope = 'reference'::text))
+    CONSTRAINT ledger_idempotency_scope_check CHECK ((scope = ANY (ARRAY['reference'::text, 'request'::text])))
 );
 
 GRANT INSERT, SELECT ON ledger_idempotency TO llm_gateway;
@@ -202,15 +202,32 @@ CREATE TABLE ledger_reservations (
     reserved_seq bigint NOT NULL,
     settled_seq bigint NOT NULL,
     owner uuid NOT NULL,
+    late_seq bigint NOT NULL DEFAULT 0,
     CONSTRAINT ledger_reservations_pkey PRIMARY KEY (shard, request_id),
     CONSTRAINT ledger_reservations_amount_check CHECK ((amount >= (0)::numeric)),
     CONSTRAINT ledger_reservations_check CHECK (((held >= (0)::numeric) AND (held <= amount))),
     CONSTRAINT ledger_reservations_check1 CHECK (((state = 'open'::text) = (settled_seq = 0))),
     CONSTRAINT ledger_reservations_check2 CHECK (((state = 'open'::text) OR (held = (0)::numeric))),
-    CONSTRAINT ledger_reservations_state_check CHECK ((state = ANY (ARRAY['open'::text, 'settled'::text, 'released'::text])))
+    CONSTRAINT ledger_reservations_late_check CHECK (((state = 'late'::text) = (late_seq <> 0))),
+    CONSTRAINT ledger_reservations_state_check CHECK ((state = ANY (ARRAY['open'::text, 'settled'::text, 'released'::text, 'expired'::text, 'late'::text])))
 ) WITH (fillfactor=80);
 
+CREATE INDEX ledger_reservations_open ON ledger_reservations USING btree (owner) WHERE (state = 'open'::text);
+
 GRANT INSERT, SELECT, UPDATE ON ledger_reservations TO llm_gateway;
+
+CREATE TABLE ledger_responses (
+    shard integer NOT NULL,
+    request_id uuid NOT NULL,
+    body bytea NOT NULL,
+    broken boolean NOT NULL,
+    stored_at timestamp with time zone NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT ledger_responses_pkey PRIMARY KEY (shard, request_id)
+);
+
+CREATE INDEX ledger_responses_stored ON ledger_responses USING btree (stored_at);
+
+GRANT DELETE, INSERT, SELECT ON ledger_responses TO llm_gateway;
 
 CREATE TABLE ledger_shards (
     shard integer NOT NULL,
