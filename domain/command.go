@@ -7,13 +7,15 @@ import (
 	"github.com/google/uuid"
 )
 
-// The two answers of a ledger that decided nothing; both are part of the contract of appending.
+// The answers of a ledger that decided nothing; all are part of the contract of appending.
 var (
 	// ErrUnavailable says that the ledger could not be reached. What was asked may or may not have
 	// happened: the same command, asked again, is answered with its first outcome.
 	ErrUnavailable = errors.New("ledger unavailable")
 	// ErrOverloaded says that too many commands wait already; nothing happened.
 	ErrOverloaded = errors.New("ledger overloaded")
+	// ErrUnstorable says that no ledger can hold what was asked: nothing happened, nor ever will.
+	ErrUnstorable = errors.New("the ledger cannot store this")
 )
 
 // Command asks the ledger for something to happen to one account. ID is minted by CommandID before

@@ -41,6 +41,7 @@ type call struct {
 	bound    domain.Bound // the price of need
 	body     []byte       // what is sent: what the client sent, changed only where it must be
 	bodyHash string       // of what the client sent
+	key      string       // its Idempotency-Key, or ""
 	began    time.Time
 	stream   bool
 	exact    int64 // what exactInput found; 0 = not asked yet
@@ -51,6 +52,10 @@ type call struct {
 // no error from here costs anything.
 func (g *Gateway) prepare(c *gin.Context, surface string, alwaysStream bool) (*call, error) {
 	k := &call{who: identityOf(c), surface: surface, header: c.Request.Header, began: g.now()}
+	var err error
+	if k.key, err = readKey(c); err != nil {
+		return nil, err
+	}
 	body, err := readBody(c)
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
 
 	"llm-gateway/domain"
 	"llm-gateway/gateway/provider"
@@ -39,23 +40,40 @@ func (h *hold) announce(header http.Header) {
 
 // complete serves a whole answer: it goes out only when its charge is durable.
 func (h *hold) complete(c *gin.Context) error {
-	answer, err := h.call.upstream.Complete(c.Request.Context(), h.call.request())
+	answer, err := h.call.upstream.Complete(h.ctx, h.call.request())
 	if err != nil {
 		return h.fail(err)
 	}
 	h.first = h.g.now()
 	h.attempted(nil)
 	u := h.call.measure(answer.Report, answer.Text)
-	r, err := h.settle(u)
+	h.kept.add(answer.Body)
+	r, err := h.settle(u, false)
 	if err != nil {
 		return err
 	}
 	recordOf(c).receipt(u, r)
-	c.Header("x-billing-cost", r.cost.String())
-	c.Header("x-billing-position", r.position.String())
+	r.announce(c.Writer.Header())
 	writeSoon(c)
 	c.Data(http.StatusOK, "application/json", answer.Body)
 	return nil
+}
+
+// announce sets the headers of a whole answer's charge.
+func (r receipt) announce(header http.Header) {
+	header.Set("x-billing-cost", r.cost.String())
+	if r.position.Seq > 0 {
+		header.Set("x-billing-position", r.position.String())
+	}
+}
+
+// comment is the frame that tells a stream's charge; clients pass over it.
+func (r receipt) comment(id uuid.UUID) string {
+	position := "null" // it waits in the journal, and has none yet
+	if r.position.Seq > 0 {
+		position = `"` + r.position.String() + `"`
+	}
+	return `: billing {"request_id":"` + id.String() + `","cost":"` + r.cost.String() + `","position":` + position + "}\n\n"
 }
 
 // writeSoon bounds what is written from now on, by the wall clock. Nobody has to lift the bound: net/http
@@ -78,7 +96,7 @@ type delivery struct {
 
 // stream passes chunks on as they come, and ends with `data: [DONE]` only when the charge is durable.
 func (h *hold) stream(c *gin.Context) error {
-	stream, err := h.call.upstream.Stream(c.Request.Context(), h.call.request())
+	stream, err := h.call.upstream.Stream(h.ctx, h.call.request())
 	if err != nil {
 		return h.fail(err)
 	}
@@ -89,7 +107,7 @@ func (h *hold) stream(c *gin.Context) error {
 		if err != nil {
 			return d.finish(stream, err)
 		}
-		if d.send(chunk, stream.More()); d.gone {
+		if d.send(chunk, stream.More()); d.gone && h.kept == nil {
 			stream.Close() //nolint:errcheck // the client is gone, and so is the provider's call
 			return d.finish(stream, &provider.Error{Kind: provider.KindCanceled, Provider: h.call.upstream.Name()})
 		}
@@ -117,7 +135,7 @@ func (d *delivery) send(chunk provider.Chunk, more bool) {
 		return
 	}
 	d.begin()
-	d.write("data: ", chunk.Data, "\n\n")
+	d.frame(chunk.Data)
 	if d.text.Len()+len(chunk.Text) > maxDelivered {
 		d.lost = true
 	} else {
@@ -134,15 +152,31 @@ func (d *delivery) begin() {
 		return
 	}
 	d.begun = true
-	header := d.c.Writer.Header()
+	streamHeader(d.c)
+}
+
+// streamHeader sets the headers of an event stream.
+func streamHeader(c *gin.Context) {
+	header := c.Writer.Header()
 	header.Set("Content-Type", "text/event-stream; charset=utf-8")
 	header.Set("Cache-Control", "no-cache")
 	header.Set("X-Accel-Buffering", "no")
-	d.c.Status(http.StatusOK)
+	c.Status(http.StatusOK)
 }
 
-// write writes one frame. After a failure the client counts as gone.
+var frameBegin, frameEnd = []byte("data: "), []byte("\n\n")
+
+// frame sends one event, and keeps it where the answer is kept.
+func (d *delivery) frame(data []byte) {
+	d.h.kept.add(frameBegin, data, frameEnd)
+	d.write("data: ", data, "\n\n")
+}
+
+// write writes to the client. After a failure it counts as gone.
 func (d *delivery) write(before string, data []byte, after string) {
+	if d.gone {
+		return
+	}
 	d.control.SetWriteDeadline(time.Now().Add(writeTime)) //nolint:errcheck // a writer without deadlines has none to set
 	_, err1 := io.WriteString(d.c.Writer, before)
 	_, err2 := d.c.Writer.Write(data)
@@ -152,16 +186,15 @@ func (d *delivery) write(before string, data []byte, after string) {
 	}
 }
 
-// flush sends what was written. Only then does it count as delivered.
+// flush sends what was written. Only then does it count as delivered; what is kept for whoever repeats
+// the request is delivered too.
 func (d *delivery) flush() {
-	if d.gone || !d.begun {
-		return
-	}
-	if d.control.Flush() != nil {
+	if d.begun && !d.gone && d.control.Flush() != nil {
 		d.gone = true
-		return
 	}
-	d.flushed = d.text.Len()
+	if d.begun && (!d.gone || d.h.kept != nil) {
+		d.flushed = d.text.Len()
+	}
 }
 
 // finish settles a stream that has ended, well (io.EOF) or not. What was delivered or reported is
@@ -175,25 +208,29 @@ func (d *delivery) finish(stream provider.Stream, ended error) error {
 		if err := h.fail(ended); !d.begun {
 			return err
 		}
-		d.cut(ended)
+		d.cut(d.failure(ended))
 		return nil
 	}
+	var failure []byte
 	if whole {
 		ended = nil
+	} else {
+		failure = d.failure(ended)
+		h.kept.add(frameBegin, failure, frameEnd)
 	}
 	h.attempted(ended)
 	u := d.used(report)
-	r, err := h.settle(u)
+	r, err := h.settle(u, !whole)
 	switch {
 	case err != nil && !d.begun:
 		return err
 	case err != nil:
-		d.cut(err)
+		d.cut(d.failure(err))
 		return err
 	}
 	recordOf(d.c).receipt(u, r)
 	if !whole {
-		d.cut(ended)
+		d.cut(failure)
 		return nil
 	}
 	d.done(r)
@@ -212,25 +249,26 @@ func (d *delivery) used(report provider.Report) used {
 // done ends a whole stream: the bill as a comment, which clients pass over, then the last byte.
 func (d *delivery) done(r receipt) {
 	d.begin()
-	bill := `: billing {"request_id":"` + d.h.id.String() + `","cost":"` + r.cost.String() +
-		`","position":"` + r.position.String() + `"}` + "\n\n"
-	d.write(bill, []byte("data: [DONE]"), "\n\n")
+	d.write(r.comment(d.h.id), []byte("data: [DONE]"), "\n\n")
 	d.flush()
 }
 
+// failure is the error event of a stream that broke off: the provider's own where it sent one.
+func (d *delivery) failure(cause error) []byte {
+	if failed := new(provider.Error); errors.As(cause, &failed) && failed.Body != nil {
+		return failed.Body
+	}
+	e := new(Error)
+	errors.As(d.h.failure(cause), &e)
+	return e.body()
+}
+
 // cut ends a stream that broke off, so that it fails in the client: an error event and no [DONE].
-func (d *delivery) cut(cause error) {
+func (d *delivery) cut(failure []byte) {
 	if d.gone {
 		return
 	}
-	e := new(Error)
-	if !errors.As(cause, &e) {
-		errors.As(providerError(d.h.call.upstream.Name(), cause), &e)
-	}
-	if failed := new(provider.Error); errors.As(cause, &failed) && failed.Body != nil {
-		e = &Error{Body: failed.Body}
-	}
 	d.begin()
-	d.write("data: ", e.body(), "\n\n")
+	d.write("data: ", failure, "\n\n")
 	d.flush()
 }

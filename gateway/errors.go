@@ -40,6 +40,7 @@ const (
 	typeInvalid     = "invalid_request_error"
 	typeQuota       = "insufficient_quota"
 	typePermission  = "permission_error"
+	typeConflict    = "conflict_error"
 	typeUpstream    = "upstream_error"
 	typeUnavailable = "service_unavailable"
 	typeServer      = "server_error"
@@ -69,6 +70,9 @@ func ledgerError(err error) *Error {
 		return unavailable("overloaded", "Too many requests are waiting. Please retry.", err)
 	case !errors.As(err, &rejection):
 		return unavailable("ledger_unavailable", "The ledger cannot be reached at the moment, and nothing was charged. Please retry.", err)
+	}
+	if e := keyRefusal(rejection); e != nil {
+		return e
 	}
 	switch rejection.Reason {
 	case domain.RejectInsufficientFunds:

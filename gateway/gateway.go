@@ -26,6 +26,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -51,6 +52,8 @@ const (
 type Facts interface {
 	Account(ctx context.Context, name string) (*domain.Account, error)
 	Request(ctx context.Context, account string, id uuid.UUID) ([]domain.Recorded, error)
+	// Response is the answer that was kept of an account's request; nil where none was.
+	Response(ctx context.Context, account string, id uuid.UUID) (*domain.Response, error)
 }
 
 // Projections answers from what consumers made of the events, and says how current that is. Each
@@ -74,12 +77,14 @@ type Config struct {
 	Facts          Facts
 	Projections    Projections
 	Balances       Balances // nil = no cache: Postgres alone decides
+	Journal        Journal  // nil = none: only the ledger makes settlements durable
 	Keys           Keys
 	Tokens         *Tokens
 	Prices         func() *domain.PriceBook // the book in force now
 	Providers      map[string]provider.Provider
 	Missing        map[string]string // by provider: what to set so that it can be called; may be nil
 	Owner          uuid.UUID         // this process start
+	Owned          func() bool       // whether its lease is held now; nil = always
 	Currency       string
 	DefaultBalance domain.Amount
 	ReservePolicy  ReservePolicy
@@ -103,6 +108,8 @@ type Gateway struct {
 	providers      map[string]provider.Provider
 	missing        map[string]string
 	owner          uuid.UUID
+	owned          func() bool
+	journal        Journal
 	currency       string
 	defaultBalance domain.Amount
 	reservePolicy  ReservePolicy
@@ -119,6 +126,10 @@ type Gateway struct {
 	gate      *gate // nil = none
 	engine    *gin.Engine
 	tasks     sync.WaitGroup // requests under way, and what background started
+
+	leaving  atomic.Bool     // no longer ready
+	stopping context.Context // ends when calls under way cannot be waited for
+	stop     context.CancelFunc
 }
 
 // New wires a gateway. It starts nothing.
@@ -133,7 +144,12 @@ func New(c Config) (*Gateway, error) {
 	if c.Ready == nil {
 		c.Ready = func(context.Context) error { return nil }
 	}
+	if c.Owned == nil {
+		c.Owned = func() bool { return true }
+	}
+	stopping, stop := context.WithCancel(context.Background())
 	g := &Gateway{
+		owned: c.Owned, journal: c.Journal, stopping: stopping, stop: stop,
 		ledger: c.Ledger, facts: c.Facts, projections: c.Projections, keys: newKeyCache(c.Keys, c.Now), tokens: c.Tokens, prices: c.Prices,
 		providers: c.Providers, missing: c.Missing, owner: c.Owner, currency: c.Currency,
 		defaultBalance: c.DefaultBalance, reservePolicy: c.ReservePolicy, modelsArray: c.ModelsArray, ready: c.Ready,
@@ -149,6 +165,13 @@ func New(c Config) (*Gateway, error) {
 
 // Handler serves the API.
 func (g *Gateway) Handler() http.Handler { return g.engine }
+
+// Leave makes the gateway unready, so that no more requests are sent to it. It still serves those that
+// come.
+func (g *Gateway) Leave() { g.leaving.Store(true) }
+
+// Stop cancels all calls of providers: what was delivered is settled, all else given back.
+func (g *Gateway) Stop() { g.stop() }
 
 // Close waits for requests that are still settling, and for what was left to be done behind clients'
 // backs; each of them is bounded by settleTime. The server must have stopped before.

@@ -14,6 +14,10 @@ func (g *Gateway) health(c *gin.Context) error {
 
 // readiness is GET /ready: whether requests can be served, and if not, why.
 func (g *Gateway) readiness(c *gin.Context) error {
+	if g.leaving.Load() {
+		c.JSON(http.StatusServiceUnavailable, gin.H{"status": "not ready", "reason": "shutting down"})
+		return nil
+	}
 	if err := g.ready(c.Request.Context()); err != nil {
 		g.log.Warn("not ready", "error", err)
 		c.JSON(http.StatusServiceUnavailable, gin.H{"status": "not ready", "reason": err.Error()})

@@ -3,14 +3,12 @@ package gateway
 import (
 	"context"
 	"errors"
-	"net/http"
 	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 
 	"llm-gateway/domain"
-	"llm-gateway/gateway/provider"
 )
 
 // This is the flow of every model call, the page to read first:
@@ -21,15 +19,14 @@ import (
 //	provider  called only after that
 //	settle    commit what it cost, refund the rest  durably, before the last byte goes out
 //
-// Between reserve and settle the money is a hold. However the request ends (an answer, an error, a
-// panic, a client that went away) the hold is settled or released exactly once; end, deferred,
-// catches what forgot to.
+// Between reserve and settle the money is a hold (hold.go). However the request ends (an answer, an
+// error, a panic, a client that went away, a ledger that went away) the hold is settled or released
+// exactly once. A request with an Idempotency-Key happens once: a repeat gets its answer
+// (idempotency.go).
 
 const (
 	// reserveTime bounds the wait for a reserve. Beyond it the client is told 503.
 	reserveTime = 3 * time.Second
-	// settleTime bounds the wait for a settlement; the ledger tries that long to make it durable.
-	settleTime = 60 * time.Second
 	// reserveTries bounds how often a reserve is cut down to what the balance affords.
 	reserveTries = 4
 )
@@ -39,23 +36,6 @@ const (
 // written), domain.ErrOverloaded (nothing happened), or anything else: not known.
 type Ledger interface {
 	Append(ctx context.Context, c domain.Command) (domain.Outcome, error)
-}
-
-// hold is the money of one request between its reserve and its settlement. It belongs to the
-// request's goroutine.
-type hold struct {
-	g        *Gateway
-	call     *call
-	id       uuid.UUID // the billing request id
-	attempts []domain.Attempt
-	first    time.Time // when the provider's first byte came
-	ended    bool      // settled, released, or given up on
-}
-
-// receipt is what a client is told about its charge.
-type receipt struct {
-	cost     domain.Amount
-	position domain.Position
 }
 
 // meter takes one model call through the flow.
@@ -70,10 +50,14 @@ func (g *Gateway) meter(c *gin.Context, surface string, alwaysStream bool) error
 		return err
 	}
 	h, err := g.reserve(c.Request.Context(), k)
+	if first, answered := answeredBy(err); answered {
+		return g.replay(c, k, first)
+	}
 	if err != nil {
 		return err
 	}
 	defer h.end()
+	h.bind(c.Request.Context())
 	record.hold = h
 	h.announce(c.Writer.Header())
 	if k.stream {
@@ -85,7 +69,10 @@ func (g *Gateway) meter(c *gin.Context, surface string, alwaysStream bool) error
 // reserve sets aside the most that the call can cost. Where the balance does not afford it, the
 // bound is made exact, and the output cut down to what is affordable if the client left that open.
 func (g *Gateway) reserve(ctx context.Context, k *call) (*hold, error) {
-	h := &hold{g: g, call: k, id: uuid.Must(uuid.NewV7())}
+	if !g.owned() { // others would take its reservations for a dead process's
+		return nil, ledgerError(errNotOwned)
+	}
+	h := newHold(g, k)
 	var err error
 	for range reserveTries {
 		if err = h.reserve(ctx); err == nil {
@@ -146,97 +133,16 @@ func (h *hold) reserve(ctx context.Context) error {
 		Data: domain.ReserveData{
 			Surface: k.surface, Model: domain.CleanText(k.asked.model, domain.MaxForeignText), Stream: k.stream,
 			Bound: k.bound, PriceVersion: k.version.ID, BodyHash: k.bodyHash, MaxOutput: k.need.OutputTokens,
-			KeyID: k.who.KeyID, EndUser: endUser(k.asked.endUser), Owner: h.g.owner,
+			IdempotencyKey: k.key, KeyID: k.who.KeyID, EndUser: endUser(k.asked.endUser), Owner: h.g.owner,
 		},
 	}))
-	if rejection := new(domain.Rejection); err == nil || errors.As(err, &rejection) || errors.Is(err, domain.ErrOverloaded) {
+	if err == nil || decided(err) || errors.Is(err, domain.ErrOverloaded) {
 		return err
 	}
 	h.g.background(func() { h.append(domain.Release{RequestID: h.id, Reason: domain.RefundInternalError}) }) //nolint:errcheck // a reserve that did not happen has nothing to release
 	return err
 }
 
-// append settles or releases: never on the request's context, which ends with the client.
-func (h *hold) append(op domain.Op) (domain.Outcome, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), settleTime)
-	defer cancel()
-	out, err := h.g.ledger.Append(ctx, newCommand(h.call.who.Account, op))
-	if err == nil {
-		h.g.wrote(h.call.who.Account, &out)
-	}
-	return out, err
-}
-
 func newCommand(account string, op domain.Op) domain.Command {
 	return domain.Command{ID: domain.CommandID(uuid.Must(uuid.NewV7())), Account: account, Op: op}
-}
-
-// settle commits what was used and refunds the rest. When it returns without an error, that is
-// durable.
-func (h *hold) settle(u used) (receipt, error) {
-	h.ended = true
-	charge, err := h.charge(&u)
-	if err != nil {
-		h.release(domain.RefundInternalError)
-		return receipt{}, internal(err)
-	}
-	out, err := h.append(domain.Settle{RequestID: h.id, Charge: charge.Amount, Data: h.commitData(u, charge)})
-	if err != nil {
-		return receipt{}, h.unsettled(err)
-	}
-	last := out.Events[len(out.Events)-1].Event.Kind
-	h.g.metrics.Settled(h.call.model.Name, u.meters.InputTokens(), u.meters.OutputTokens(), last == domain.KindOverage)
-	return receipt{cost: charge.Amount, position: out.Position()}, nil
-}
-
-// unsettled deals with a settlement that failed. One that no event can hold gives everything back; of
-// any other it is not known whether it happened, and it must not be undone.
-func (h *hold) unsettled(err error) error {
-	if rejection := new(domain.Rejection); errors.As(err, &rejection) {
-		if rejection.Reason == domain.RejectInvalid {
-			h.release(domain.RefundInternalError)
-		}
-		return internal(err)
-	}
-	h.g.log.Error("a request could not be settled; what it reserved may stay so", "billing_request_id", h.id, "error", err)
-	return unavailable("ledger_unavailable", "The charge could not be recorded, so the answer is withheld. Please retry later.", err)
-}
-
-// release gives everything back.
-func (h *hold) release(reason domain.RefundReason) {
-	h.ended = true
-	if _, err := h.append(domain.Release{RequestID: h.id, Reason: reason}); err != nil {
-		h.g.log.Error("a reservation could not be released; it stays reserved", "billing_request_id", h.id, "error", err)
-	}
-}
-
-// end makes sure that no way out of a request leaves money reserved, a panic included.
-func (h *hold) end() {
-	if !h.ended {
-		h.release(domain.RefundInternalError)
-	}
-}
-
-// fail releases the hold of a call that delivered nothing, and says what the client is told.
-func (h *hold) fail(err error) error {
-	h.attempted(err)
-	reason := domain.RefundInternalError
-	if failed := new(provider.Error); errors.As(err, &failed) {
-		reason = domain.RefundProviderError
-		if failed.Kind == provider.KindCanceled {
-			reason = domain.RefundClientAbort
-		}
-	}
-	h.release(reason)
-	return providerError(h.call.upstream.Name(), err)
-}
-
-// attempted records how the call of the provider ended.
-func (h *hold) attempted(err error) {
-	a := domain.Attempt{Provider: h.call.upstream.Name(), Model: h.call.model.Name, Status: http.StatusOK,
-		Millis: h.g.now().Sub(h.call.began).Milliseconds()}
-	if failed := new(provider.Error); errors.As(err, &failed) {
-		a.Status, a.Error = failed.Status, string(failed.Kind)
-	}
-	h.attempts = append(h.attempts, a)
 }

@@ -95,7 +95,7 @@ func start(s store, shards, lanes int, hooks Hooks) *Ledger {
 }
 
 // Append makes a command happen and returns its outcome once it is durable. Errors: a
-// *domain.Rejection (decided, nothing written), domain.ErrOverloaded, ErrClosed, or
+// *domain.Rejection (decided, nothing written), domain.ErrUnstorable, domain.ErrOverloaded, ErrClosed, or
 // domain.ErrUnavailable and ctx's error, after which it is not known whether it happened. A shard that
 // refuses (ErrTailLost, ErrTailUnknown, both domain.ErrUnavailable) says so at once. ctx bounds the
 // waiting and, by its deadline, the tries; a try that is under way goes on without the caller.
@@ -190,7 +190,7 @@ func (l *Ledger) commit(lane int, batch []*pending) {
 			l.commit(lane, batch[len(batch)/2:])
 			return
 		case l.store.guilty(err):
-			batch[0].done <- answer{err: fmt.Errorf("the ledger cannot store this: %w", err)}
+			batch[0].done <- answer{err: fmt.Errorf("%w: %w", domain.ErrUnstorable, err)}
 			return
 		}
 		if batch = l.expire(batch, pause, err); len(batch) == 0 {

@@ -20,6 +20,7 @@ type Metrics struct {
 	errors     *prometheus.CounterVec
 	tokens     *prometheus.CounterVec
 	overages   prometheus.Counter
+	journaled  *prometheus.CounterVec
 	batchSize  prometheus.Histogram
 	batchTime  prometheus.Histogram
 	batchRetry prometheus.Counter
@@ -42,6 +43,8 @@ func NewMetrics() *Metrics {
 			Help: "Billed tokens, by model and direction (input, output)."}, []string{"model", "direction"}),
 		overages: prometheus.NewCounter(prometheus.CounterOpts{Name: "ledger_overages_total",
 			Help: "Charges that exceeded what was reserved for them. Each one is a bug or a wrong price book."}),
+		journaled: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ledger_journaled_total",
+			Help: "Settlements that the ledger did not take in time: written to the journal, or refused by it (full, broken)."}, []string{"result"}),
 		batchSize: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "ledger_batch_commands",
 			Help: "Commands in one append batch.", Buckets: prometheus.ExponentialBuckets(1, 2, 9)}),
 		batchTime: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "ledger_batch_seconds",
@@ -53,7 +56,7 @@ func NewMetrics() *Metrics {
 			[]string{"verdict"}),
 		followers: newFollowers(),
 	}
-	m.Registry.MustRegister(m.requests, m.durations, m.errors, m.tokens, m.overages, m.batchSize, m.batchTime,
+	m.Registry.MustRegister(m.requests, m.durations, m.errors, m.tokens, m.overages, m.journaled, m.batchSize, m.batchTime,
 		m.batchRetry, m.gate, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.Registry.MustRegister(m.all()...)
 	return m
@@ -77,6 +80,15 @@ func (m *Metrics) Settled(model string, input, output int64, overage bool) {
 	if overage {
 		m.overages.Inc()
 	}
+}
+
+// Journaled counts a settlement that the journal was asked to keep, and whether it did.
+func (m *Metrics) Journaled(err error) {
+	result := "written"
+	if err != nil {
+		result = "refused"
+	}
+	m.journaled.WithLabelValues(result).Inc()
 }
 
 // Verdict is what the gate made of a call.

@@ -1,0 +1,228 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/google/uuid"
+
+	"llm-gateway/domain"
+	"llm-gateway/gateway/provider"
+)
+
+const (
+	// settleTime bounds the wait for a settlement that only the ledger can make durable.
+	settleTime = 60 * time.Second
+	// journalAfter is how long the ledger has for a settlement before the journal takes it.
+	journalAfter = 3 * time.Second
+	// journalTime bounds the wait for the journal.
+	journalTime = 5 * time.Second
+	// keyedTime bounds a request with an idempotency key, whose client's going does not end it.
+	keyedTime = 30 * time.Minute
+)
+
+// Journal keeps commands that the ledger does not take, because it is away. Put returns nil once the
+// command is durable; it is then handed to the ledger, under its own id, when that is back.
+type Journal interface {
+	Put(ctx context.Context, c domain.Command) error
+}
+
+var (
+	// errNotOwned: this process's own lease has run out, so its reservations would pass for orphans.
+	errNotOwned = errors.New("the gateway's own lease is not held")
+	// errStopping is why a call is cancelled when the gateway cannot wait for it any longer.
+	errStopping = errors.New("the gateway is shutting down")
+)
+
+// hold is the money of one request between its reserve and its settlement. It belongs to the
+// request's goroutine.
+type hold struct {
+	g        *Gateway
+	call     *call
+	id       uuid.UUID       // the billing request id
+	ctx      context.Context // of the provider's call
+	unbind   func()          // ends ctx and what it hangs on
+	attempts []domain.Attempt
+	first    time.Time   // when the provider's first byte came
+	kept     *transcript // nil: the answer is not kept
+	ended    bool        // settled, released, or given up on
+}
+
+func newHold(g *Gateway, k *call) *hold {
+	h := &hold{g: g, call: k, id: uuid.Must(uuid.NewV7())}
+	if k.key != "" {
+		h.kept = &transcript{}
+	}
+	return h
+}
+
+// receipt is what a client is told about its charge. The position is the zero one where the ledger has
+// not given it yet.
+type receipt struct {
+	cost     domain.Amount
+	position domain.Position
+}
+
+// bind makes the context of the provider's call. It ends with the client, unless whoever repeats the
+// request is to find it whole, and when the gateway cannot wait any longer.
+func (h *hold) bind(client context.Context) {
+	if h.kept != nil {
+		client = context.WithoutCancel(client)
+	}
+	ctx, cancelTime := client, func() {}
+	if h.kept != nil {
+		ctx, cancelTime = context.WithTimeout(client, keyedTime)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	left := context.AfterFunc(h.g.stopping, func() { cancel(errStopping) })
+	h.ctx = ctx
+	h.unbind = func() {
+		left()
+		cancel(nil)
+		cancelTime()
+	}
+}
+
+// end makes sure that no way out of a request leaves money reserved, a panic included.
+func (h *hold) end() {
+	if h.unbind != nil {
+		h.unbind()
+	}
+	if !h.ended {
+		h.release(domain.RefundInternalError)
+	}
+}
+
+// decided says that the ledger has answered for good: asking again would get the same.
+func decided(err error) bool {
+	rejection := new(domain.Rejection)
+	return errors.As(err, &rejection) || errors.Is(err, domain.ErrUnstorable)
+}
+
+// append settles or releases: never on the request's context, which ends with the client. What the
+// ledger does not take in time is made durable in the journal: then there are no events yet.
+func (h *hold) append(op domain.Op) (domain.Outcome, error) {
+	c, wait := newCommand(h.call.who.Account, op), settleTime
+	if h.g.journal != nil {
+		wait = journalAfter
+	}
+	out, err := h.g.append(c, wait)
+	if err != nil && !decided(err) && h.g.journal != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), journalTime)
+		defer cancel()
+		full := h.g.journal.Put(ctx, c)
+		if h.g.metrics.Journaled(full); full == nil {
+			return domain.Outcome{}, nil
+		}
+		h.g.log.Error("the journal does not take a settlement", "billing_request_id", h.id, "error", full)
+		out, err = h.g.append(c, settleTime)
+	}
+	return out, err
+}
+
+// append asks the ledger, for so long.
+func (g *Gateway) append(c domain.Command, wait time.Duration) (domain.Outcome, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	out, err := g.ledger.Append(ctx, c)
+	if err == nil {
+		g.wrote(c.Account, &out)
+	}
+	return out, err
+}
+
+// settle commits what was used and refunds the rest. When it returns without an error, that is
+// durable. broken says that the answer ended with an error.
+func (h *hold) settle(u used, broken bool) (receipt, error) {
+	h.ended = true
+	charge, err := h.charge(&u)
+	if err != nil {
+		h.release(domain.RefundInternalError)
+		return receipt{}, internal(err)
+	}
+	out, err := h.append(domain.Settle{RequestID: h.id, Charge: charge.Amount, Data: h.commitData(u, charge), Response: h.kept.response(broken)})
+	if err != nil {
+		return receipt{}, h.unsettled(err)
+	}
+	h.g.metrics.Settled(h.call.model.Name, u.meters.InputTokens(), u.meters.OutputTokens(), h.overage(&out))
+	return receipt{cost: charge.Amount, position: out.Position()}, nil
+}
+
+// overage says whether a settlement took more than was reserved, and reports it: each one is a bug, a
+// wrong price, or a process that was taken for dead.
+func (h *hold) overage(out *domain.Outcome) bool {
+	if len(out.Events) == 0 {
+		return false
+	}
+	d, over := out.Events[len(out.Events)-1].Event.Data.(*domain.OverageData)
+	if over {
+		h.g.log.Error("a charge exceeded what was reserved for it", "billing_request_id", h.id, "reason", d.Reason, "position", out.Position().String())
+	}
+	return over
+}
+
+// unsettled deals with a settlement that failed. One that no event can hold gives everything back; of
+// any other it is not known whether it happened, and it must not be undone.
+func (h *hold) unsettled(err error) error {
+	if decided(err) {
+		rejection := new(domain.Rejection)
+		if !errors.As(err, &rejection) || rejection.Reason == domain.RejectInvalid {
+			h.release(domain.RefundInternalError)
+		}
+		return internal(err)
+	}
+	h.g.log.Error("a request could not be settled; what it reserved stays so until this process ends", "billing_request_id", h.id, "error", err)
+	return unavailable("ledger_unavailable", "The charge could not be recorded, so the answer is withheld. Please retry later.", err)
+}
+
+// release gives everything back.
+func (h *hold) release(reason domain.RefundReason) {
+	h.ended = true
+	if _, err := h.append(domain.Release{RequestID: h.id, Reason: reason}); err != nil {
+		h.g.log.Error("a reservation could not be released; it stays reserved until this process ends", "billing_request_id", h.id, "error", err)
+	}
+}
+
+// fail releases the hold of a call that delivered nothing, and says what the client is told.
+func (h *hold) fail(err error) error {
+	h.attempted(err)
+	h.release(h.reason(err))
+	return h.failure(err)
+}
+
+// reason is why the money of a call that delivered nothing goes back.
+func (h *hold) reason(err error) domain.RefundReason {
+	failed := new(provider.Error)
+	switch {
+	case !errors.As(err, &failed):
+		return domain.RefundInternalError
+	case failed.Kind != provider.KindCanceled:
+		return domain.RefundProviderError
+	case errors.Is(context.Cause(h.ctx), errStopping):
+		return domain.RefundShutdown
+	}
+	return domain.RefundClientAbort
+}
+
+// failure is what the client is told about a call that failed.
+func (h *hold) failure(err error) error {
+	if e := new(Error); errors.As(err, &e) {
+		return e
+	}
+	if failed := new(provider.Error); errors.As(err, &failed) && failed.Kind == provider.KindCanceled && errors.Is(context.Cause(h.ctx), errStopping) {
+		return unavailable("shutting_down", "This gateway is shutting down. Please retry: another one answers.", err)
+	}
+	return providerError(h.call.upstream.Name(), err)
+}
+
+// attempted records how the call of the provider ended.
+func (h *hold) attempted(err error) {
+	a := domain.Attempt{Provider: h.call.upstream.Name(), Model: h.call.model.Name, Status: http.StatusOK,
+		Millis: h.g.now().Sub(h.call.began).Milliseconds()}
+	if failed := new(provider.Error); errors.As(err, &failed) {
+		a.Status, a.Error = failed.Status, string(failed.Kind)
+	}
+	h.attempts = append(h.attempts, a)
+}
