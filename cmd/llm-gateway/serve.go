@@ -24,7 +24,7 @@ const (
 	readHeaderTime = 10 * time.Second
 	idleTime       = 2 * time.Minute
 	maxHeader      = 64 << 10
-	drainTime      = 25 * time.Second // how long requests under way get to end by themselves
+	stopTime       = 15 * time.Second // how long requests that were told to end get for it
 	greetingTTL    = 30 * 24 * time.Hour
 	greetingUser   = "demo"
 	// gcPercent lets the heap grow to five times what is live before it is collected. What is live is
@@ -92,9 +92,10 @@ func (s *Settings) servable() (*priceFile, error) {
 // serving is a gateway that serves.
 type serving struct {
 	*parts
-	server *http.Server
-	failed chan error // has the server's end
-	cancel context.CancelFunc
+	settings *Settings
+	server   *http.Server
+	failed   chan error // has the server's end
+	cancel   context.CancelFunc
 }
 
 // startServing wires a gateway, with its ledger made ready, and begins to serve.
@@ -111,16 +112,36 @@ func startServing(ctx context.Context, s *Settings, prices *priceFile, b backend
 	}
 	server := &http.Server{Handler: p.gateway.Handler(), ReadHeaderTimeout: readHeaderTime, IdleTimeout: idleTime,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
-	run := &serving{parts: p, server: server, failed: make(chan error, 1), cancel: cancel}
+	run := &serving{parts: p, settings: s, server: server, failed: make(chan error, 1), cancel: cancel}
 	go func() { run.failed <- server.Serve(listener) }() // ends by stop
 	return run, nil
 }
 
-// stop ends it in order: requests, then what they left to be settled and published.
+// stop ends it in order: it is no longer ready; requests end; what they left is settled and published.
 func (r *serving) stop() {
-	drain(r.server)
+	r.gateway.Leave()
+	time.Sleep(r.settings.ShutdownDelay)
+	r.endRequests()
 	r.close()
 	r.cancel()
+}
+
+// endRequests stops accepting and lets requests under way end. After SHUTDOWN_TIMEOUT they are told to: then
+// they settle for what was delivered. Whoever has not read his answer by then is cut off.
+func (r *serving) endRequests() {
+	if shutDown(r.server, r.settings.ShutdownTimeout) == nil {
+		return
+	}
+	r.gateway.Stop()
+	if shutDown(r.server, stopTime) != nil {
+		r.server.Close() //nolint:errcheck // the process ends
+	}
+}
+
+func shutDown(server *http.Server, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return server.Shutdown(ctx)
 }
 
 // serveOn serves until ctx ends, the server fails, or an embedded part dies.
@@ -135,22 +156,12 @@ func serveOn(ctx context.Context, a *app, s *Settings, prices *priceFile, h *hol
 	defer onHangup(prices, log)()
 	select {
 	case <-ctx.Done():
-		log.Info("stopping: requests under way may end", "for_at_most", drainTime)
+		log.Info("stopping: requests under way may end", "for_at_most", s.ShutdownDelay+s.ShutdownTimeout)
 		return nil
 	case err := <-running.failed:
 		return err
 	case <-h.ended():
 		return h.cause
-	}
-}
-
-// drain stops accepting, lets requests under way end, and after drainTime cuts them off; then they
-// settle for what was delivered.
-func drain(server *http.Server) {
-	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
-	defer cancel()
-	if server.Shutdown(ctx) != nil {
-		server.Close() //nolint:errcheck // the process ends
 	}
 }
 

@@ -38,6 +38,9 @@ type Settings struct {
 	Environment string // development, staging or production
 	LogLevel    slog.Level
 
+	ShutdownDelay   time.Duration // unready, and still serving
+	ShutdownTimeout time.Duration // until requests under way are ended
+
 	DatabaseURL        Secret // "" = embedded
 	DatabaseMigrateURL Secret // "" = DatabaseURL
 	AutoMigrate        bool

@@ -38,7 +38,7 @@ func TestSettingsDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Settings{Host: "0.0.0.0", Port: 8000, Environment: "development", LogLevel: slog.LevelInfo, AutoMigrate: true,
+	want := Settings{Host: "0.0.0.0", Port: 8000, Environment: "development", LogLevel: slog.LevelInfo, ShutdownTimeout: 25 * time.Second, AutoMigrate: true,
 		DataDir: "./data", JWTAlgorithm: "HS256", JWTTokenTTL: 30 * time.Minute, OpenAIBaseURL: "https://api.openai.com/v1",
 		KafkaTopic: "llm.usage.v1", KafkaSASL: "none",
 		Simulated: true, Currency: "USD", DefaultBalance: s.DefaultBalance, ReservePolicy: "cap", Degraded: "deny", ModelsFormat: "openai"}

@@ -45,6 +45,12 @@ func serverSettings() []setting {
 			"development, staging or production. Only development makes a JWT_SECRET_KEY and prints a token at the start; production has no simulated provider unless asked for by name.",
 			oneOf(func(s *Settings) *string { return &s.Environment }, envDevelopment, envStaging, envProduction)},
 		{"LOG_LEVEL", "INFO", false, "DEBUG, INFO, WARN or ERROR.", readLogLevel},
+		{"SHUTDOWN_DELAY", "0s", false,
+			"At SIGTERM, how long the gateway still takes requests while /ready already says no, so that balancers notice: a duration such as 5s.",
+			duration(func(s *Settings) *time.Duration { return &s.ShutdownDelay }, time.Minute)},
+		{"SHUTDOWN_TIMEOUT", "25s", false,
+			"After that, how long requests under way may go on by themselves. Then what they delivered is charged, and the rest given back.",
+			duration(func(s *Settings) *time.Duration { return &s.ShutdownTimeout }, time.Hour)},
 	}
 }
 
@@ -175,6 +181,18 @@ func readLogLevel(s *Settings, value string) error {
 		return errors.New("it must be DEBUG, INFO, WARN or ERROR")
 	}
 	return nil
+}
+
+// duration reads a time of up to most.
+func duration(into func(*Settings) *time.Duration, most time.Duration) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		d, err := time.ParseDuration(value)
+		if err != nil || d < 0 || d > most {
+			return fmt.Errorf("it must be a duration from 0s to %s, such as 10s", most)
+		}
+		*into(s) = d
+		return nil
+	}
 }
 
 func yesNo(into func(*Settings) *bool) func(*Settings, string) error {
