@@ -51,6 +51,8 @@ type Config struct {
 	Hooks    Hooks
 	Now      func() time.Time // nil = time.Now
 	Witness  TailWitness      // nil: a lost tail is seen only where this writer itself knew more
+	// Tracer sees the statements of the connections that append, PoolTracer those of all others; nil = nobody.
+	Tracer, PoolTracer pgx.QueryTracer
 }
 
 // Postgres is the ledger in Postgres. It is safe for concurrent use; Close ends it.
@@ -108,6 +110,7 @@ func (c Config) connConfig() (*pgx.ConnConfig, error) {
 	if err != nil {
 		return nil, err
 	}
+	config.Tracer = c.Tracer
 	if !c.Pooled { // a pooler refuses start-up parameters; prelude sets them in each dbtx
 		maps.Copy(config.RuntimeParams, session)
 	}

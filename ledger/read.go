@@ -35,6 +35,7 @@ func OpenReader(ctx context.Context, c Config) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
+	conn.Tracer = c.PoolTracer
 	config.ConnConfig, config.MaxConns = conn, poolConns
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {

@@ -52,7 +52,7 @@ func wire(ctx context.Context, s *Settings, prices *priceFile, b backend, m ledg
 	config := b.config(m)
 	config.Hooks = ledgerHooks(metrics, log, f.feed)
 	config.Witness = f.topic
-	l, err := ledger.Open(ctx, config)
+	l, err := ledger.Open(ctx, withKillPoints(config))
 	if err != nil {
 		f.close()
 		return nil, databaseError(err, b.URL)
@@ -62,8 +62,8 @@ func wire(ctx context.Context, s *Settings, prices *priceFile, b backend, m ledg
 	}
 	f.follow(ctx, l, owner, metrics, log)
 	g, err := gateway.New(gateway.Config{
-		Ledger: l, Facts: l, Projections: projections.NewReader(l.Pool(), m), Balances: f.balances, Keys: keyStore{l.Pool()},
-		Tokens: tokens, Prices: prices.book, Providers: providers,
+		Ledger: withKillLedger(l), Facts: l, Projections: projections.NewReader(l.Pool(), m), Balances: f.balances, Keys: keyStore{l.Pool()},
+		Tokens: tokens, Prices: prices.book, Providers: withKillProviders(providers),
 		Missing: missing, Owner: owner, Currency: m.Currency, DefaultBalance: s.DefaultBalance,
 		ReservePolicy: gateway.ReservePolicy(s.ReservePolicy), ModelsArray: s.ModelsFormat == "array",
 		Ready: readiness(l), Version: version(), Environment: s.Environment, Metrics: metrics, Log: log,
