@@ -1,0 +1,89 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	longOutage  = 14 * time.Second // longer than an owner's lease
+	shortOutage = 3 * time.Second  // at most
+	backLimit   = 60 * time.Second // for a client to be served again, at most
+	ownerFrozen = 40 * time.Second // for all that a frozen gateway had reserved to be given back, at most
+)
+
+// control tells the real servers' runner what to do with one of them.
+func control(t testing.TB, what, name string) {
+	t.Helper()
+	pipe, err := os.OpenFile(os.Getenv("TEST_REAL_CONTROL"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipe.Close() //nolint:errcheck // nothing is read from it
+	if _, err := fmt.Fprintln(pipe, what, name); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestServersKilled kills each of the real servers under load, as kill -9 does, and starts it again: for
+// a moment, and Postgres for longer than a lease too. Redis comes back empty. No money is lost, none is
+// taken twice, and nobody has to restart a gateway.
+func TestServersKilled(t *testing.T) {
+	if os.Getenv("TEST_REAL_CONTROL") == "" {
+		t.Skip("there are no servers here that could be killed: make faults-real")
+	}
+	k := besiege(t)
+	for slot := range besieged {
+		k.start(slot, binary(t))
+	}
+	k.begin()
+	rounds := sized(4, 40)
+	for n := 0; n < rounds && !t.Failed(); n++ {
+		name, outage := []string{"postgres", "redis", "kafka", "postgres"}[n%4], time.Duration(rand.Int64N(int64(shortOutage)))
+		if n%8 == 3 {
+			outage = longOutage
+		}
+		control(t, "kill", name)
+		<-time.After(outage)
+		began, before := time.Now(), k.served()
+		control(t, "start", name)
+		eventually(t, backLimit, "requests are served again", func() bool { return k.served() > before+besieged })
+		t.Logf("%s was away for %s; served again %s after its start", name, outage.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
+	}
+	if o := k.finish(); o.finished == 0 || o.expired != 0 {
+		t.Errorf("%+v: owners that live have nothing that expires", o)
+	}
+}
+
+// TestFrozenOwner freezes a gateway for longer than its lease, with requests under way: another gives
+// back what it had reserved. When it thaws, what it delivers all the same is charged late, once.
+func TestFrozenOwner(t *testing.T) {
+	t.Parallel()
+	k := besiege(t)
+	for slot := range besieged {
+		k.start(slot, binary(t))
+	}
+	k.begin()
+	eventually(t, settleLimit, "it is busy", func() bool { return k.served() > 100 })
+	frozen := k.running[0].cmd.Process
+	if err := frozen.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	eventually(t, ownerFrozen, "what it had reserved is given back", func() bool {
+		return countRows(t, k.p.databaseURL, `SELECT count(*) FROM ledger_reservations WHERE state = 'expired'`) > 0 &&
+			countRows(t, k.p.databaseURL, `SELECT count(*) FROM ledger_reservations r WHERE state = 'open' AND NOT EXISTS
+				(SELECT FROM ledger_leases l WHERE l.name = 'owner:' || r.owner AND l.until >= now())`) == 0
+	})
+	t.Logf("given back %s after it was frozen", time.Since(began).Round(time.Millisecond))
+	if err := frozen.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if o := k.finish(); o.late == 0 {
+		t.Errorf("%+v: nothing was late", o)
+	}
+}
