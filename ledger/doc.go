@@ -71,8 +71,9 @@
 //     tail is still missing, so writers go on refusing, and the next run goes on.
 //   - The ledger and the topic have different events at one seq: recovery refuses (ErrFork) and names the
 //     place. It is for a person to say which is true.
-//   - The topic ends within a settlement: recovery adds what must follow the commit. It cannot add the
-//     credit that opens an account: a relay that publishes whole commands leaves no such end.
+//   - The topic ends within a command. No relay leaves it so (package relay publishes whole commands), but
+//     a release before that may have, and a broker that lost a part of a transaction. Of a settlement,
+//     recovery adds what must follow the commit. It cannot add the credit that opens an account.
 //   - A writer freezes with the lock in hand: Postgres ends its session after a few seconds
 //     (idle_in_transaction_session_timeout); lock_timeout keeps the others from queueing for ever.
 //

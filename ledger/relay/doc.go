@@ -19,8 +19,10 @@
 //     where this relay goes on: there is no other cursor.
 //  3. That record is held against the ledger's event of the same seq, hash and bytes. Where they
 //     differ, or the ledger does not have it, nothing is published.
-//  4. Events are published in transactions. The next event is the one with the next seq, and its hash
-//     must extend the one before; anything else is not published.
+//  4. Events are published in transactions, whole commands in each: the topic never ends within one, which
+//     is what a recovery from it needs. What Feed hands over and what a dbtx commits are whole commands;
+//     where a bound cuts in, the command that it cuts waits for the next transaction. The next event is the
+//     one with the next seq, and its hash must extend the one before; anything else is not published.
 //  5. After any error the producer is thrown away, and all begins again with 2.
 //
 // What was published is never asked of the answer to a Publish: after an error it is not known, and
@@ -51,7 +53,7 @@
 //     missing, and that the next one goes on with. So do records that were deleted from the beginning
 //     only: an error is logged, and consumers read what they miss from the ledger.
 //   - The topic ends before where it ended (a broker lost what it had acknowledged): what is missing
-//     is published again, from the tail on.
+//     is published again, from the tail on, be it the rest of a command.
 //   - The ledger has lost its tail, or tells another history than the topic: ErrDiverged. It has a
 //     gap: ErrGap. The topic is not as it must be: topic.ErrMismatch. The shard stops loudly, and is
 //     tried again after HaltPause; what to do is `ledger recover`, or a person's decision. The other
@@ -63,8 +65,8 @@
 // # How it is tested
 //
 // With a real ledger on Postgres, and on kfake or the Kafka at KAFKA_BROKERS, read committed, byte by
-// byte (relaytest.WantEqual). Publishing and taking over are cut and frozen at every step that they
-// take on the network, until nothing happens any more; a child process is stopped by SIGSTOP at every
-// step of publishing; processes die without giving anything up. The ledger is damaged in each way
-// that must stop a shard. Random schedules do all of it in any order.
+// byte, and no command in two transactions (relaytest.WantEqual). Publishing and taking over are cut and
+// frozen at every step that they take on the network, until nothing happens any more; a child process is
+// stopped by SIGSTOP at every step of publishing; processes die without giving anything up. The ledger is
+// damaged in each way that must stop a shard. Random schedules do all of it in any order.
 package relay

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -20,22 +21,42 @@ func heldShard() *shard {
 	return s
 }
 
-// TestFeedProperty feeds anything in any order: what is taken always is what comes next, in order, and
-// what is kept is within the bounds, and accounted for.
+// commands are the first events of shard 0 of the ledger uuid.Nil, at least so many, and where their
+// commands end.
+func commands(t testing.TB, events int, size func() int) (chain []domain.Recorded, ends []int64) {
+	t.Helper()
+	c := topictest.ChainOf(t, uuid.Nil, 0, 1)
+	for ends = append(ends, 0); len(chain) < events; ends = append(ends, c.Seq) {
+		chain = append(chain, c.Command(t, size())...)
+	}
+	return chain, ends
+}
+
+// TestFeedProperty feeds any commands in any order: what is taken always is what comes next, in order and
+// whole, and what is kept is within the bounds, and accounted for.
 func TestFeedProperty(t *testing.T) {
 	t.Parallel()
-	const most = 60
-	chain := topictest.ChainOf(t, uuid.New(), 0, 1).Next(t, most)
+	const most = 3 * topic.MaxTransaction
+	chain, ends := commands(t, most, func() int { return 1 + rand.IntN(4) })
+	whole := func(seq int64) bool {
+		_, found := slices.BinarySearch(ends, seq)
+		return found
+	}
+	last := len(ends) - 1
 	rapid.Check(t, func(t *rapid.T) {
 		s := heldShard()
 		at := position{}
 		t.Repeat(map[string]func(*rapid.T){
 			"feed": func(t *rapid.T) {
-				from := rapid.IntRange(0, most-1).Draw(t, "from")
-				s.feed(chain[from:rapid.IntRange(from+1, most).Draw(t, "to")])
+				from := rapid.IntRange(0, last-1).Draw(t, "from")
+				s.feed(chain[ends[from]:ends[rapid.IntRange(from+1, last).Draw(t, "to")]])
 			},
 			"feed a mess": func(t *rapid.T) {
-				s.feed(rapid.SliceOfN(rapid.SampledFrom(chain), 1, 5).Draw(t, "events"))
+				var mess []domain.Recorded
+				for _, n := range rapid.SliceOfN(rapid.IntRange(1, last), 1, 5).Draw(t, "commands") {
+					mess = append(mess, chain[ends[n-1]:ends[n]]...)
+				}
+				s.feed(mess)
 			},
 			"take": func(t *rapid.T) {
 				events := s.take(at.seq)
@@ -44,10 +65,16 @@ func TestFeedProperty(t *testing.T) {
 						t.Fatalf("behind %d came %d", at.seq+int64(i), e.Event.Seq)
 					}
 				}
-				at.seq += int64(len(events))
+				if at.seq += int64(len(events)); !whole(at.seq) || len(events) > topic.MaxTransaction {
+					t.Fatalf("%d events were taken, to seq %d", len(events), at.seq)
+				}
 			},
-			"read the ledger": func(t *rapid.T) { at.seq = rapid.Int64Range(at.seq, most).Draw(t, "seq") },
-			"begin again":     func(t *rapid.T) { at.seq = rapid.Int64Range(0, at.seq).Draw(t, "seq") },
+			"read the ledger": func(t *rapid.T) {
+				at.seq = rapid.SampledFrom(ends[slices.Index(ends, at.seq):]).Draw(t, "seq")
+			},
+			"begin again": func(t *rapid.T) {
+				at.seq = rapid.SampledFrom(ends[:slices.Index(ends, at.seq)+1]).Draw(t, "seq")
+			},
 			"lose the lease": func(t *rapid.T) {
 				s.tenure = nil
 				s.end()
@@ -73,24 +100,27 @@ func TestFeedProperty(t *testing.T) {
 	})
 }
 
-// TestFeedOverflow fills the room there is, by number and by bytes: what is beyond is only told of.
+// TestFeedOverflow fills the room there is, by number and by bytes: what is beyond is only told of, and
+// of no command is one part kept and the other not.
 func TestFeedOverflow(t *testing.T) {
 	t.Parallel()
-	few := func(n, size int) (events []domain.Recorded) {
-		for i := range n {
-			e := domain.Recorded{Payload: make([]byte, size)}
-			e.Event.Seq = int64(i + 1)
-			events = append(events, e)
+	const size = 3 // of a command; no bound is a multiple of it
+	few := func(n, bytes int) []domain.Recorded {
+		events, _ := commands(t, n, func() int { return size })
+		for i := range events {
+			events[i].Payload = make([]byte, bytes)
 		}
 		return events
 	}
-	for name, test := range map[string]struct{ events, size, kept int }{
+	for name, test := range map[string]struct{ events, bytes, kept int }{
 		"many":  {feedEvents + 10, 1, feedEvents},
 		"large": {feedBytes/domain.MaxPayload + 10, domain.MaxPayload, feedBytes / domain.MaxPayload},
 	} {
 		s := heldShard()
-		s.feed(few(test.events, test.size))
-		if len(s.fed) != test.kept || s.pending() != int64(test.events) {
+		events := few(test.events, test.bytes)
+		s.feed(events)
+		kept := test.kept / size * size
+		if len(s.fed) != kept || s.pending() != int64(len(events)) {
 			t.Errorf("%s: %d are kept, %d are known to wait", name, len(s.fed), s.pending())
 		}
 		seq := int64(0)
@@ -99,12 +129,12 @@ func TestFeedOverflow(t *testing.T) {
 			if len(events) == 0 {
 				break
 			}
-			if len(events) > topic.MaxTransaction {
+			if len(events) > topic.MaxTransaction || len(events)%size != 0 {
 				t.Errorf("%s: %d at once", name, len(events))
 			}
 			seq += int64(len(events))
 		}
-		if seq != int64(test.kept) || s.relay.fedBytes.Load() != 0 {
+		if seq != int64(kept) || s.relay.fedBytes.Load() != 0 {
 			t.Errorf("%s: %d were taken, %d bytes are left", name, seq, s.relay.fedBytes.Load())
 		}
 	}

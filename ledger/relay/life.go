@@ -213,7 +213,8 @@ func (s *shard) ready(ctx context.Context, began time.Time) error {
 }
 
 // next returns what comes behind the position, and the position behind that: what was fed, where it
-// follows, or else what the ledger has. None is an answer: more was told of than there is.
+// follows, or else what the ledger has. None is an answer: more was told of than there is. Where the
+// ledger has fewer events than are asked for, they are all that was committed, and so whole commands.
 func (s *shard) next(ctx context.Context) ([]domain.Recorded, position, error) {
 	s.mu.Lock()
 	from, head := s.at, s.head
@@ -224,12 +225,13 @@ func (s *shard) next(ctx context.Context) ([]domain.Recorded, position, error) {
 		}
 		s.forget() // the ledger decides
 	}
-	events, err := s.relay.config.Ledger.Events(ctx, s.number, from.seq, topic.MaxTransaction)
+	read, err := s.relay.config.Ledger.Events(ctx, s.number, from.seq, topic.MaxTransaction+1)
 	if err != nil {
 		return nil, from, err
 	}
+	events := whole(read)
 	at, err := from.after(events)
-	if err == nil && len(events) < topic.MaxTransaction && at.seq < head {
+	if err == nil && len(read) <= topic.MaxTransaction && at.seq < head {
 		err = fmt.Errorf("%w: behind seq %d there is nothing, and the shard's head is %d", ErrGap, at.seq, head)
 	}
 	if err != nil {
@@ -247,7 +249,7 @@ func (s *shard) publish(ctx context.Context, p *topic.Producer, events []domain.
 	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() {
-		sleep(own, closeGrace)
+		sleep(own, s.relay.config.times.grace)
 		cancel()
 	})()
 	last, err := p.Publish(own, events)

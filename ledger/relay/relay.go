@@ -79,12 +79,12 @@ type Config struct {
 	Hooks  Hooks
 	Log    *slog.Logger // nil = slog.Default()
 
-	times times // tests shorten them
+	times times // tests change them
 }
 
 // times are the constants above and those of lease; 0 stands for the constant.
 type times struct {
-	pollIdle, check, halt, term, every time.Duration
+	pollIdle, check, halt, grace, term, every time.Duration
 }
 
 func (t times) filled() times {
@@ -96,6 +96,7 @@ func (t times) filled() times {
 	fill(&t.pollIdle, PollIdle)
 	fill(&t.check, CheckEvery)
 	fill(&t.halt, HaltPause)
+	fill(&t.grace, closeGrace)
 	return t
 }
 
@@ -138,9 +139,9 @@ func (r *Relay) Close() {
 	r.wait.Wait()
 }
 
-// Feed hands over events that have just become durable, so that they need not be read again. It never
-// blocks. Where they do not follow each other, or there is no room, they are dropped: the relay then
-// reads them from the ledger.
+// Feed hands over events that have just become durable, whole commands, so that they need not be read
+// again. It never blocks. Where they do not follow each other, or there is no room, they are dropped: the
+// relay then reads them from the ledger.
 func (r *Relay) Feed(events []domain.Recorded) {
 	for len(events) > 0 {
 		number, n := events[0].Event.Shard, 1

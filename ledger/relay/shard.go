@@ -86,17 +86,19 @@ func (s *shard) awake() {
 // held says whether this process holds the lease. The caller has the lock, as for all below that say so.
 func (s *shard) held() bool { return s.tenure != nil && s.tenure.Err() == nil }
 
-// feed keeps events that follow what is kept already, as far as there is room.
+// feed keeps events that follow what is kept already, as far as there is room. They are whole commands,
+// and so is what it keeps.
 func (s *shard) feed(events []domain.Recorded) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.held() {
-		s.drop(len(s.fed))
+		s.drop(0, len(s.fed))
 		return
 	}
 	s.fedTo = max(s.fedTo, events[len(events)-1].Event.Seq)
 	for i := range events {
 		if !s.keep(&events[i]) {
+			s.part(&events[i])
 			break
 		}
 	}
@@ -118,15 +120,46 @@ func (s *shard) keep(e *domain.Recorded) bool {
 	return true
 }
 
-// drop forgets the first n fed events. The caller has the lock.
-func (s *shard) drop(n int) {
-	for i := range n {
-		s.relay.fedBytes.Add(-int64(len(s.fed[i].Payload)))
+// part forgets what was kept last of the command of an event that was not kept. The caller has the lock.
+func (s *shard) part(e *domain.Recorded) {
+	n := len(s.fed)
+	for n > 0 && sameCommand(&s.fed[n-1], e) {
+		n--
 	}
-	s.fed = slices.Delete(s.fed, 0, n)
+	s.drop(n, len(s.fed))
 }
 
-// take returns the fed events that come right behind seq, topic.MaxTransaction at most.
+// drop forgets fed events: those from one place on, before another. The caller has the lock.
+func (s *shard) drop(from, to int) {
+	for i := from; i < to; i++ {
+		s.relay.fedBytes.Add(-int64(len(s.fed[i].Payload)))
+	}
+	s.fed = slices.Delete(s.fed, from, to)
+}
+
+// sameCommand says whether two events are of one command.
+func sameCommand(a, b *domain.Recorded) bool {
+	return domain.CommandID(a.Event.ID) == domain.CommandID(b.Event.ID)
+}
+
+// whole is how much of events one transaction takes: topic.MaxTransaction at most, and no part of a
+// command, so that the topic never ends within one. The last event of more than that is only looked at:
+// it tells whether the command before it has ended. Fewer must be whole commands.
+func whole(events []domain.Recorded) []domain.Recorded {
+	if len(events) <= topic.MaxTransaction {
+		return events
+	}
+	n := topic.MaxTransaction
+	for n > 0 && sameCommand(&events[n-1], &events[n]) {
+		n--
+	}
+	if n == 0 { // no ledger has such a command, and it would be waited for in vain
+		n = topic.MaxTransaction
+	}
+	return events[:n]
+}
+
+// take returns the fed events that come right behind seq, as many as one transaction takes.
 func (s *shard) take(seq int64) []domain.Recorded {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,13 +167,12 @@ func (s *shard) take(seq int64) []domain.Recorded {
 	for old < len(s.fed) && s.fed[old].Event.Seq <= seq {
 		old++
 	}
-	s.drop(old)
+	s.drop(0, old)
 	if len(s.fed) == 0 || s.fed[0].Event.Seq != seq+1 {
 		return nil
 	}
-	n := min(len(s.fed), topic.MaxTransaction)
-	events := slices.Clone(s.fed[:n])
-	s.drop(n)
+	events := slices.Clone(whole(s.fed))
+	s.drop(0, len(events))
 	return events
 }
 
@@ -148,7 +180,7 @@ func (s *shard) take(seq int64) []domain.Recorded {
 func (s *shard) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.drop(len(s.fed))
+	s.drop(0, len(s.fed))
 	s.fedTo = 0
 }
 
@@ -193,7 +225,7 @@ func (s *shard) end() (useful bool) {
 	defer s.mu.Unlock()
 	useful, s.life = s.life.useful, life{}
 	if !s.held() {
-		s.drop(len(s.fed))
+		s.drop(0, len(s.fed))
 	}
 	return useful
 }

@@ -197,12 +197,19 @@ func (w *world) settle() {
 	relaytest.WantEqual(w.t, w.ledger.Reader, w.topic)
 }
 
-// deleteTopic deletes it.
+// deleteTopic deletes it, and waits until the broker has heard of that: who answers is the controller.
+// Another may be there by then.
 func (w *world) deleteTopic() {
 	w.t.Helper()
-	if _, err := w.admin.DeleteTopic(w.t.Context(), w.config.Name); err != nil {
-		w.t.Fatal(err)
+	id := func() kadm.TopicID {
+		topics, err := w.admin.ListTopics(w.t.Context(), w.config.Name)
+		w.must(err)
+		return topics[w.config.Name].ID
 	}
+	before := id()
+	_, err := w.admin.DeleteTopic(w.t.Context(), w.config.Name)
+	w.must(err)
+	eventually(w.t, "the topic is gone", func() bool { return id() != before })
 }
 
 // deleteRecords deletes everything that is in the topic now.

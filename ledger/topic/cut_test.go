@@ -108,8 +108,28 @@ var ways = map[string]*saboteur{
 	"arrived, and cut off": {late: true, stay: true},
 }
 
-// manyMoments bounds the moments at which a call is broken; it must go well before.
-const manyMoments = 200
+// The moments at which a call is broken: it must go well before there are many. With few, what is cut
+// are not the connections that it uses: it takes two requests at least, and an answer to each.
+const (
+	fewMoments  = 4
+	manyMoments = 200
+)
+
+// everyMoment has a call broken at its first read or write, at its second, and so on, until nothing breaks
+// any more.
+func everyMoment(t *testing.T, try func(n int) (cut bool)) {
+	t.Helper()
+	n := 1
+	for try(n) {
+		if n++; n > manyMoments {
+			t.Fatal("it never goes well")
+		}
+	}
+	if n <= fewMoments {
+		t.Errorf("it was cut at %d moments only", n-1)
+	}
+	t.Logf("%d moments", n-1)
+}
 
 // TestPublishCut breaks the connection at every read and write of a Publish. Whoever takes over finds
 // the transaction whole or not at all; and whole, if Publish said so.
@@ -124,13 +144,7 @@ func TestPublishCut(t *testing.T) {
 				s := &saboteur{late: way.late, stay: way.stay, left: -1}
 				victim := b.sabotaged(t, s)
 				b.chain.Pad = strings.Repeat("x", pad)
-				cut := true
-				for n := 1; cut; n++ {
-					cut = b.publishCut(t, victim, s, n, events)
-					if n > manyMoments {
-						t.Fatal("it never goes well")
-					}
-				}
+				everyMoment(t, func(n int) bool { return b.publishCut(t, victim, s, n, events) })
 				b.want(t, 1, b.chain.Seq)
 			})
 		}
@@ -198,16 +212,13 @@ func TestTakeoverCut(t *testing.T) {
 			t.Parallel()
 			b := newBench(t)
 			s := &saboteur{late: way.late, stay: way.stay, left: -1}
-			cut := true
-			for n := 1; cut; n++ {
+			everyMoment(t, func(n int) bool {
 				b.predecessor(t, b.chain.Next(t, 1)).Close()
 				b.chain.Seq--
-				cut = b.takeoverCut(t, s, n)
+				cut := b.takeoverCut(t, s, n)
 				b.publish(t, b.producer(t), 1)
-				if n > manyMoments {
-					t.Fatal("it never goes well")
-				}
-			}
+				return cut
+			})
 			b.want(t, 1, b.chain.Seq)
 		})
 	}

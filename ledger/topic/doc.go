@@ -23,7 +23,8 @@
 //   - Tail is the last committed record of a shard then; it says where to go on. There is no cursor.
 //   - Publish is one transaction. Its records' offsets must rise from where the shard ended when it was
 //     taken over. After any error the producer is of no use: the next one finds out by Tail whether the
-//     transaction is in the topic, and it is there whole or not at all.
+//     transaction is in the topic, and it is there whole or not at all. What went well is there for the
+//     next producer, and can be read a moment later: Kafka answers a commit before it has marked it.
 //   - Consumer and Scan read committed records only: one live and without end, the other to where the
 //     shard ended when it began.
 //

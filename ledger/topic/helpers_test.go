@@ -3,12 +3,14 @@ package topic_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -48,7 +50,7 @@ func (b *bench) producer(t *testing.T) *topic.Producer {
 	return p
 }
 
-// publish publishes the next n events, and returns them and the last one's offset.
+// publish publishes the next n events, and returns them and the last one's offset, which can be read.
 func (b *bench) publish(t *testing.T, p *topic.Producer, n int) ([]domain.Recorded, int64) {
 	t.Helper()
 	events := b.chain.Next(t, n)
@@ -56,7 +58,21 @@ func (b *bench) publish(t *testing.T, p *topic.Producer, n int) ([]domain.Record
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.readable(t, last)
 	return events, last
+}
+
+// readable waits until an offset that was published can be read. Kafka answers a commit before it has
+// written the mark that ends the transaction, and until then reading ends before it.
+func (b *bench) readable(t *testing.T, offset int64) {
+	t.Helper()
+	within(t, topic.CallTime, "what was published can be read", func() bool {
+		s, err := b.State(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Ends[b.shard] > offset
+	})
 }
 
 // noisy are the next n events, made so long that they do not get shorter by compression.
@@ -112,9 +128,12 @@ func (b *bench) tail(t *testing.T) int64 {
 	return r.Seq
 }
 
-// want checks that exactly the seqs from first to last are committed.
+// want checks that exactly the seqs from first to last are committed, the last one soon: see readable.
 func (b *bench) want(t *testing.T, first, last int64) {
 	t.Helper()
+	if last >= first {
+		within(t, topic.CallTime, fmt.Sprintf("seq %d is committed", last), func() bool { return b.tail(t) >= last })
+	}
 	got := b.seqs(t)
 	for i, seq := range got {
 		if seq != first+int64(i) {
@@ -197,11 +216,16 @@ func (b *bench) recreate(t *testing.T) {
 	within(t, 20*time.Second, "the topic is made again", func() bool { return b.Ensure(t.Context()) == nil })
 }
 
+// delete deletes the topic, and waits until the broker has heard of that: who answers is the controller.
 func (b *bench) delete(t *testing.T) {
 	t.Helper()
 	if _, err := b.admin(t).DeleteTopic(t.Context(), b.config.Name); err != nil {
 		t.Fatal(err)
 	}
+	within(t, topic.CallTime, "the topic is gone", func() bool {
+		_, err := b.State(t.Context())
+		return errors.Is(err, kerr.UnknownTopicOrPartition)
+	})
 }
 
 // empty deletes the shard's records before an offset.

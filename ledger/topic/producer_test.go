@@ -3,6 +3,7 @@ package topic_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -165,7 +166,8 @@ func TestTakeoverAtAnyMoment(t *testing.T) {
 		case <-time.After(time.Duration(rand.Int64N(int64(8 * time.Millisecond)))):
 		}
 		b.producer(t)
-		if err := <-fenced; err != nil && !errors.Is(err, topic.ErrFenced) {
+		// Kafka 4.1 knows no word for a commit that comes while it takes over: it fails within.
+		if err := <-fenced; err != nil && !errors.Is(err, topic.ErrFenced) && !errors.Is(err, kerr.UnknownServerError) {
 			t.Fatal(err)
 		}
 	}
@@ -257,8 +259,9 @@ func TestPublishCancelled(t *testing.T) {
 	}
 }
 
-// TestPublishFirst: what a new producer publishes first is committed when it says so. The client
-// learns of the topic only then, and it has answered before it had noted what it learned.
+// TestPublishFirst: what a new producer publishes first is committed when it says so, and is there when
+// the next one has taken over. The client learns of the topic only then, and it has answered before it
+// had noted what it learned.
 func TestPublishFirst(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -268,23 +271,35 @@ func TestPublishFirst(t *testing.T) {
 		group.Go(func() {
 			chain := topictest.ChainOf(t, b.config.Ledger, shard, shards)
 			for range each {
-				p, err := b.Producer(t.Context(), shard)
-				if err != nil {
+				if err := b.publishFirst(t, shard, chain); err != nil {
 					t.Error(err)
-					return
-				}
-				last, err := p.Publish(t.Context(), chain.Next(t, 1))
-				p.Close()
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				if tail, err := b.Tail(t.Context(), shard); err != nil || tail == nil || tail.Offset != last {
-					t.Errorf("published at offset %d, and the tail is %+v, %v", last, tail, err)
 					return
 				}
 			}
 		})
 	}
 	group.Wait()
+}
+
+// publishFirst publishes one event by a new producer, and takes over from that.
+func (b *bench) publishFirst(t *testing.T, shard int32, chain *topictest.Chain) error {
+	p, err := b.Producer(t.Context(), shard)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	last, err := p.Publish(t.Context(), chain.Next(t, 1))
+	if err != nil {
+		return err
+	}
+	next, err := b.Producer(t.Context(), shard)
+	if err != nil {
+		return err
+	}
+	defer next.Close()
+	tail, err := b.Tail(t.Context(), shard)
+	if err == nil && (tail == nil || tail.Offset != last) {
+		err = fmt.Errorf("published at offset %d, and the tail is %+v", last, tail)
+	}
+	return err
 }

@@ -146,9 +146,11 @@ func TestScanEnds(t *testing.T) {
 	b := newBench(t)
 	p := b.producer(t)
 	for range 4 {
-		if _, err := p.Publish(t.Context(), b.noisy(t, 15, 50_000)); err != nil { // more than one fetch brings
+		last, err := p.Publish(t.Context(), b.noisy(t, 15, 50_000)) // more than one fetch brings
+		if err != nil {
 			t.Fatal(err)
 		}
+		b.readable(t, last)
 	}
 	var read int
 	for _, err := range b.Scan(t.Context(), b.shard) {
@@ -213,8 +215,7 @@ func TestReadCut(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, late := range []bool{false, true} {
-				cut := true
-				for n := 1; cut && n < manyMoments; n++ {
+				everyMoment(t, func(n int) bool {
 					s := &saboteur{late: late, left: -1}
 					tp := b.sabotaged(t, s)
 					if _, err := tp.Cluster(t.Context()); err != nil { // what breaks with the first answer is taken for good
@@ -224,8 +225,8 @@ func TestReadCut(t *testing.T) {
 					if last := call(tp); last != 5 {
 						t.Fatalf("cut at %d: the last is %d", n, last)
 					}
-					cut = s.calm()
-				}
+					return s.calm()
+				})
 			}
 		})
 	}

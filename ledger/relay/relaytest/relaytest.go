@@ -21,8 +21,8 @@ const (
 )
 
 // WantEqual fails unless the topic has, read committed, exactly the ledger's events: every shard's in
-// its partition, once, in order, the same bytes under the same hash, key and headers. Nobody may
-// append meanwhile.
+// its partition, once, in order, the same bytes under the same hash, key and headers, and no command's in
+// two transactions. Nobody may append meanwhile.
 func WantEqual(t testing.TB, l *ledger.Reader, kafka *topic.Topic) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), bound)
@@ -38,6 +38,7 @@ func WantEqual(t testing.TB, l *ledger.Reader, kafka *topic.Topic) {
 func Compare(ctx context.Context, l *ledger.Reader, kafka *topic.Topic, shard int32, skip int) error {
 	want := events{ctx: ctx, ledger: l, shard: shard}
 	n := 0
+	var last *topic.Record
 	for r, err := range kafka.Scan(ctx, shard) {
 		if err != nil {
 			return err
@@ -55,13 +56,28 @@ func Compare(ctx context.Context, l *ledger.Reader, kafka *topic.Topic, shard in
 		if r.Seq != e.Event.Seq || r.Hash != e.Hash || !bytes.Equal(r.Payload, e.Payload) {
 			return fmt.Errorf("shard %d: where the ledger has seq %d, the topic has seq %d at offset %d", shard, e.Event.Seq, r.Seq, r.Offset)
 		}
-		if _, err := r.Event(); err != nil {
+		if err := whole(last, r); err != nil {
 			return err
 		}
+		last = r
 	}
 	e, err := want.next()
 	if err == nil && e != nil {
 		err = fmt.Errorf("shard %d: the topic has ended, the ledger goes on with seq %d", shard, e.Event.Seq)
+	}
+	return err
+}
+
+// whole says whether a record and the one before it can follow each other. Behind a transaction its mark
+// takes an offset: where there is one, no command may go on.
+func whole(last, r *topic.Record) error {
+	e, err := r.Event()
+	if err != nil || last == nil || r.Offset == last.Offset+1 {
+		return err
+	}
+	before, err := last.Event()
+	if err == nil && domain.CommandID(before.Event.ID) == domain.CommandID(e.Event.ID) {
+		err = fmt.Errorf("shard %d: a transaction ends at offset %d, within the command of seq %d", r.Shard, last.Offset, r.Seq)
 	}
 	return err
 }

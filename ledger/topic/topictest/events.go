@@ -45,29 +45,51 @@ func ChainOf(t testing.TB, ledger uuid.UUID, shard int32, shards int) *Chain {
 	}
 }
 
-// Next makes the next n events, a microsecond apart: credits, small and valid.
+// Next makes the next n events, a microsecond apart, each one of a command of its own: credits, small
+// and valid.
 func (c *Chain) Next(t testing.TB, n int) []domain.Recorded {
 	t.Helper()
 	events := make([]domain.Recorded, n)
 	for i := range events {
-		c.Seq++
-		c.Time = c.Time.Add(time.Microsecond)
-		id, err := uuid.NewV7()
-		if err != nil {
-			t.Fatal(err)
-		}
-		e := domain.Event{
-			Schema: domain.EventSchema, Shard: c.Shard, Seq: c.Seq, ID: id, Kind: domain.KindCredit,
-			Account: c.Account, Debit: domain.PlatformFunding, Credit: domain.AvailableOf(c.Account),
-			Amount: c.grant, Currency: "USD", OccurredAt: c.Time,
-			Data: &domain.MovementData{Reference: "test:" + id.String(), Reason: c.Pad, Actor: "test"},
-		}
-		payload, err := domain.Encode(&e)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Hash = domain.ChainHash(c.Hash, payload)
-		events[i] = domain.Recorded{Event: e, Payload: payload, Hash: c.Hash}
+		events[i] = c.event(t, newID(t))
 	}
 	return events
+}
+
+// Command makes the next n events, 4 at most, as those of one command.
+func (c *Chain) Command(t testing.TB, n int) []domain.Recorded {
+	t.Helper()
+	id := domain.CommandID(newID(t))
+	events := make([]domain.Recorded, n)
+	for i := range events {
+		events[i] = c.event(t, domain.EventID(id, i))
+	}
+	return events
+}
+
+func newID(t testing.TB) uuid.UUID {
+	t.Helper()
+	id, err := uuid.NewV7()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func (c *Chain) event(t testing.TB, id uuid.UUID) domain.Recorded {
+	t.Helper()
+	c.Seq++
+	c.Time = c.Time.Add(time.Microsecond)
+	e := domain.Event{
+		Schema: domain.EventSchema, Shard: c.Shard, Seq: c.Seq, ID: id, Kind: domain.KindCredit,
+		Account: c.Account, Debit: domain.PlatformFunding, Credit: domain.AvailableOf(c.Account),
+		Amount: c.grant, Currency: "USD", OccurredAt: c.Time,
+		Data: &domain.MovementData{Reference: "test:" + id.String(), Reason: c.Pad, Actor: "test"},
+	}
+	payload, err := domain.Encode(&e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Hash = domain.ChainHash(c.Hash, payload)
+	return domain.Recorded{Event: e, Payload: payload, Hash: c.Hash}
 }
