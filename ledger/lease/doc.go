@@ -17,7 +17,8 @@
 // confirmed, by this process's monotonic clock. Postgres counts from when it got the statement, which
 // is later: whatever became of the answers, nobody else can take the lease before, and what runs has
 // the last tenth to end. The context's Err looks at the clock itself: a process that was stopped and
-// goes on sees at its first look that its time is over, before any timer has run.
+// goes on sees at its first look that its time is over, before any timer has run. Keeper.Renewed is told of
+// the same end, for what must know more often, and more cheaply, whether a lease is held.
 //
 // # What can go wrong, and what happens
 //

@@ -30,6 +30,9 @@ const (
 // ErrLost is the cause of the end of a hold's context when the lease was lost, or may have been.
 var ErrLost = errors.New("the lease was lost")
 
+// errStopped makes the next round come soon: what was renewed then may have ended meanwhile.
+var errStopped = errors.New("the answer came when the lease's time was over")
+
 // Pool is where leases are kept: plain statements, each a transaction of its own. A *pgxpool.Pool is
 // one, also behind a transaction pooler.
 type Pool interface {
@@ -44,6 +47,12 @@ type Keeper struct {
 	Log   *slog.Logger  // nil = slog.Default()
 	Term  time.Duration // 0 = Term; the same in all processes
 	Every time.Duration // 0 = Every
+	Retry time.Duration // between two tries while renewing fails; 0 = a quarter of Every
+
+	// Renewed, if there is one, is told after each round that Postgres answered which of the leases are
+	// held, and until when by this process's monotonic clock: a little before they end. Run calls it,
+	// and it must not block.
+	Renewed func(names []string, until time.Time)
 }
 
 // Run takes the named leases whenever they are free, and keeps them. For each one that it holds, hold
@@ -58,7 +67,7 @@ func (k *Keeper) Run(ctx context.Context, names []string, hold func(ctx context.
 		err := t.round()
 		t.tell(err)
 		if err != nil {
-			t.wait(t.every / 4)
+			t.wait(t.retry)
 		} else {
 			t.wait(t.every)
 		}

@@ -235,3 +235,49 @@ func TestHoldReturns(t *testing.T) {
 		eventually(t, "a holds, now that it can", func() bool { return r.holds("a") == 1 })
 	})
 }
+
+// TestRenewed wants to be told of each renewal, until when it lasts, and of leases that others have; and
+// tries often while Postgres is away.
+func TestRenewed(t *testing.T) {
+	t.Parallel()
+	const often = 2 * time.Millisecond
+	pool := openPool(t, pgtest.URL(t), false)
+	type told struct {
+		names int
+		until time.Time
+	}
+	var last atomic.Pointer[told]
+	start := func(own *faultyPool, term time.Duration, renewed func([]string, time.Time)) {
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan struct{})
+		k := &Keeper{Pool: own, Owner: uuid.New(), Term: term, Every: testEvery, Retry: often, Renewed: renewed}
+		go func() {
+			defer close(ended)
+			k.Run(ctx, names(2), newReferee(t).hold("it"))
+		}()
+		t.Cleanup(func() {
+			own.become(well)
+			cancel()
+			<-ended
+		})
+	}
+	own := newFaultyPool(pool)
+	start(own, testTerm, func(names []string, until time.Time) { last.Store(&told{len(names), until}) })
+	eventually(t, "it is told", func() bool { return last.Load() != nil })
+	asked := own.last()
+	if got := last.Load(); got.names != 2 || !got.until.After(asked) || got.until.After(time.Now().Add(testTerm)) {
+		t.Errorf("told of %d leases until %s, asked for at %s", got.names, got.until, asked)
+	}
+
+	own.become(broken)
+	before, began := own.count(), time.Now()
+	eventually(t, "it has tried often", func() bool { return own.count() >= before+20 })
+	if took := time.Since(began); took > 20*testEvery/4 {
+		t.Errorf("20 tries took %s", took)
+	}
+	var others atomic.Bool
+	start(newFaultyPool(pool), time.Hour, func(names []string, _ time.Time) { others.Store(len(names) == 2) })
+	eventually(t, "another has them", others.Load)
+	own.become(well)
+	eventually(t, "it is told that it has none", func() bool { return last.Load().names == 0 })
+}

@@ -16,6 +16,7 @@ type tenure struct {
 	names       []string
 	hold        func(ctx context.Context, name string) error
 	term, every time.Duration
+	retry       time.Duration
 	log         *slog.Logger
 	away        bool // the last round failed
 
@@ -26,7 +27,7 @@ type tenure struct {
 
 func newTenure(ctx context.Context, k *Keeper, names []string, hold func(context.Context, string) error) *tenure {
 	t := &tenure{
-		keeper: k, ctx: ctx, names: sorted(names), hold: hold, term: k.Term, every: k.Every, log: k.Log,
+		keeper: k, ctx: ctx, names: sorted(names), hold: hold, term: k.Term, every: k.Every, retry: k.Retry, log: k.Log,
 		held: map[string]*held{}, resign: map[string]time.Time{},
 	}
 	if t.term <= 0 {
@@ -34,6 +35,9 @@ func newTenure(ctx context.Context, k *Keeper, names []string, hold func(context
 	}
 	if t.every <= 0 {
 		t.every = Every
+	}
+	if t.retry <= 0 {
+		t.retry = t.every / 4
 	}
 	if t.log == nil {
 		t.log = slog.Default()
@@ -54,6 +58,12 @@ func (t *tenure) round() error {
 		return err
 	}
 	until := began.Add(t.term - t.term/margin)
+	if !time.Now().Before(until) {
+		return errStopped
+	}
+	if t.keeper.Renewed != nil {
+		t.keeper.Renewed(ours, until)
+	}
 	for _, name := range ours {
 		if h := t.held[name]; h != nil {
 			h.extend(until) // one whose time was over stays so, and is followed by a new one when it has ended
