@@ -102,12 +102,15 @@ func (l life) String() string {
 	return strings.Join(words, " ")
 }
 
-// commitData is that of the commit; an empty one where there is none.
+// commitData is that of the commit, or of what was charged late; an empty one where there is neither.
 func (l life) commitData() *domain.CommitData {
-	if l.commit == nil {
-		return &domain.CommitData{}
+	switch {
+	case l.commit != nil:
+		return l.commit.Data.(*domain.CommitData)
+	case l.overage != nil:
+		return &l.overage.Data.(*domain.OverageData).CommitData
 	}
-	return l.commit.Data.(*domain.CommitData)
+	return &domain.CommitData{}
 }
 
 // rat is an amount as a fraction of whole numbers: the audit's own arithmetic.
@@ -160,7 +163,8 @@ func (e *env) auditRequest(id uuid.UUID, c domain.Command) {
 	case "reserve commit(provider)", "reserve commit(provider) refund(remainder)",
 		"reserve commit(counted)", "reserve commit(counted) refund(remainder)":
 		e.auditCharge(id, l)
-	case "reserve refund(provider_error)", "reserve refund(client_abort)", "reserve refund(internal_error)":
+	case "reserve refund(provider_error)", "reserve refund(client_abort)", "reserve refund(internal_error)",
+		"reserve refund(shutdown)":
 		if ratOf(l.reserve).Cmp(ratOf(l.refund)) != 0 {
 			e.t.Errorf("%s: of %s only %s came back", id, l.reserve.Amount, l.refund.Amount)
 		}

@@ -174,7 +174,8 @@ func (g *Gateway) Leave() { g.leaving.Store(true) }
 func (g *Gateway) Stop() { g.stop() }
 
 // Close waits for requests that are still settling, and for what was left to be done behind clients'
-// backs; each of them is bounded by settleTime. The server must have stopped before.
+// backs; each of them is bounded by journalAfter, journalTime and settleTime. The server must have stopped
+// before.
 func (g *Gateway) Close() { g.tasks.Wait() }
 
 // background runs a bounded task that no client waits for.

@@ -43,6 +43,9 @@ type options struct {
 	facts     func(gateway.Facts) gateway.Facts   // the same for reading
 	views     func(gateway.Projections) gateway.Projections
 	balances  gateway.Balances                      // nil = no cache
+	journal   *notebook                             // nil = none
+	owned     func() bool                           // nil = always
+	ledgerNow func() time.Time                      // the ledger's clock; nil = time.Now
 	share     *env                                  // another gateway, whose ledger this one uses too
 	keys      gateway.Keys                          // API keys
 	array     bool                                  // MODELS_FORMAT=array
@@ -85,7 +88,10 @@ func start(t *testing.T, o options) *env {
 	if o.share != nil {
 		e.memory, e.asked, e.views = o.share.memory, o.share.asked, o.share.views
 	} else {
-		e.memory = ledger.NewMemory(uuid.New(), testShards, "USD", time.Now)
+		if o.ledgerNow == nil {
+			o.ledgerNow = time.Now
+		}
+		e.memory = ledger.NewMemory(uuid.New(), testShards, "USD", o.ledgerNow)
 		e.views = newProjected(e.memory)
 		e.asked = &commandLog{Ledger: e.memory, views: e.views}
 	}
@@ -100,6 +106,7 @@ func start(t *testing.T, o options) *env {
 	t.Cleanup(func() {
 		e.server.Close()
 		e.gw.Close()
+		e.drain()
 		if o.share == nil {
 			e.memory.Close()
 		}
@@ -145,8 +152,12 @@ func (e *env) makeGateway() *gateway.Gateway {
 	if o.views != nil {
 		views = o.views(views)
 	}
+	var journal gateway.Journal
+	if o.journal != nil {
+		journal = o.journal
+	}
 	g, err := gateway.New(gateway.Config{
-		Ledger: appends, Facts: facts, Projections: views, Balances: o.balances, Keys: o.keys, Tokens: e.tokens,
+		Ledger: appends, Facts: facts, Projections: views, Balances: o.balances, Journal: journal, Owned: o.owned, Keys: o.keys, Tokens: e.tokens,
 		Prices: func() *domain.PriceBook { return e.book }, Providers: o.providers, Missing: o.missing,
 		Owner: uuid.New(), Currency: "USD", DefaultBalance: domain.MustAmount(o.balance), ReservePolicy: o.policy,
 		ModelsArray: o.array, Ready: o.ready, Version: "test", Environment: "development",

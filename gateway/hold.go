@@ -13,8 +13,10 @@ import (
 )
 
 const (
-	// settleTime bounds the wait for a settlement that only the ledger can make durable.
-	settleTime = 60 * time.Second
+	// settleTime bounds the wait for a settlement that only the ledger can make durable. Within it the
+	// ledger is asked again after these pauses: what it says at once may pass, as that it is overloaded.
+	settleTime          = 60 * time.Second
+	shortPause, longest = 50 * time.Millisecond, time.Second
 	// journalAfter is how long the ledger has for a settlement before the journal takes it.
 	journalAfter = 3 * time.Second
 	// journalTime bounds the wait for the journal.
@@ -104,28 +106,60 @@ func decided(err error) bool {
 // append settles or releases: never on the request's context, which ends with the client. What the
 // ledger does not take in time is made durable in the journal: then there are no events yet.
 func (h *hold) append(op domain.Op) (domain.Outcome, error) {
-	c, wait := newCommand(h.call.who.Account, op), settleTime
-	if h.g.journal != nil {
-		wait = journalAfter
+	c := newCommand(h.call.who.Account, op)
+	if h.g.journal == nil {
+		return h.g.insist(c)
 	}
-	out, err := h.g.append(c, wait)
-	if err != nil && !decided(err) && h.g.journal != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), journalTime)
-		defer cancel()
-		full := h.g.journal.Put(ctx, c)
-		if h.g.metrics.Journaled(full); full == nil {
-			return domain.Outcome{}, nil
-		}
-		h.g.log.Error("the journal does not take a settlement", "billing_request_id", h.id, "error", full)
-		out, err = h.g.append(c, settleTime)
+	ctx, cancel := context.WithTimeout(context.Background(), journalAfter)
+	defer cancel()
+	out, err := h.g.append(ctx, c)
+	if err == nil || decided(err) {
+		return out, err
 	}
-	return out, err
+	if h.journal(c) == nil {
+		return domain.Outcome{}, nil
+	}
+	return h.g.insist(c)
 }
 
-// append asks the ledger, for so long.
-func (g *Gateway) append(c domain.Command, wait time.Duration) (domain.Outcome, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), wait)
+// journal makes a command durable in the journal.
+func (h *hold) journal(c domain.Command) error {
+	ctx, cancel := context.WithTimeout(context.Background(), journalTime)
 	defer cancel()
+	err := h.g.journal.Put(ctx, c)
+	if h.g.metrics.Journaled(err); err != nil {
+		h.g.log.Error("the journal does not take a settlement", "billing_request_id", h.id, "error", err)
+	}
+	return err
+}
+
+// insist asks the ledger until it answers for good, within settleTime. The command keeps its id, so
+// that it happens once, however often it is asked.
+func (g *Gateway) insist(c domain.Command) (domain.Outcome, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), settleTime)
+	defer cancel()
+	for pause := shortPause; ; pause = min(2*pause, longest) {
+		out, err := g.append(ctx, c)
+		if err == nil || decided(err) || !waits(ctx, pause) {
+			return out, err
+		}
+	}
+}
+
+// waits waits for so long; false where ctx ends before.
+func waits(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// append asks the ledger once.
+func (g *Gateway) append(ctx context.Context, c domain.Command) (domain.Outcome, error) {
 	out, err := g.ledger.Append(ctx, c)
 	if err == nil {
 		g.wrote(c.Account, &out)

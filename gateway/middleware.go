@@ -73,7 +73,10 @@ func (g *Gateway) report(c *gin.Context, r *record, took time.Duration) {
 	}
 	if r.billed {
 		attrs = append(attrs, slog.Int64("tokens", r.used.meters.InputTokens()+r.used.meters.OutputTokens()),
-			slog.String("cost", r.bill.cost.String()), slog.String("position", r.bill.position.String()))
+			slog.String("cost", r.bill.cost.String()))
+	}
+	if r.bill.position.Seq > 0 {
+		attrs = append(attrs, slog.String("position", r.bill.position.String()))
 	}
 	level := slog.LevelInfo
 	if e, ok := c.Get(keyError); ok {

@@ -101,6 +101,18 @@ func testFreedKey(t *testing.T, s subject) {
 	}
 }
 
+// testEmptyAnswer: an answer of nothing is kept like any other, and charged.
+func testEmptyAnswer(t *testing.T, s subject) {
+	mustOpen(t, s, "kay", "10")
+	id := uuid.New()
+	must(t, s, command("kay", keyed(id, "4", "k", "b")))
+	end := settle(id, "3")
+	end.Response = &domain.Response{}
+	must(t, s, command("kay", end))
+	wantResponse(t, s, "kay", id, "")
+	wantAccount(t, s, "kay", "7", "0")
+}
+
 // testKeysAtOnce lets many ask with one key: one goes on, and the others hear of it.
 func testKeysAtOnce(t *testing.T, s subject) {
 	mustOpen(t, s, "mia", "100")

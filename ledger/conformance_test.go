@@ -100,6 +100,7 @@ func TestConformance(t *testing.T) {
 		"transactions, newest first":       testTransactions,
 		"a key makes a request once":       testKeys,
 		"a key at once":                    testKeysAtOnce,
+		"a key of an empty answer":         testEmptyAnswer,
 		"late in both orders":              testLate,
 		"spooled requests":                 testSpooled,
 	}

@@ -128,7 +128,11 @@ func (p *plan) responseColumns(shardCount int) columns {
 	for id, r := range p.responses {
 		shards = append(shards, domain.ShardOf(p.reservations[id].Account, shardCount))
 		requests = append(requests, pgUUID(id))
-		bodies, broken = append(bodies, r.Body), append(broken, r.Broken)
+		body := r.Body
+		if body == nil { // an answer of nothing; nil would be SQL's NULL
+			body = []byte{}
+		}
+		bodies, broken = append(bodies, body), append(broken, r.Broken)
 	}
 	return columns{len(requests), []any{shards, requests, bodies, broken}}
 }
