@@ -36,6 +36,8 @@ var (
 	errNotOwned = errors.New("the gateway's own lease is not held")
 	// errStopping is why a call is cancelled when the gateway cannot wait for it any longer.
 	errStopping = errors.New("the gateway is shutting down")
+	// errOverdue is why a call is cancelled that no client's going ends.
+	errOverdue = errors.New("the call has lasted for too long")
 )
 
 // hold is the money of one request between its reserve and its settlement. It belongs to the
@@ -70,12 +72,9 @@ type receipt struct {
 // bind makes the context of the provider's call. It ends with the client, unless whoever repeats the
 // request is to find it whole, and when the gateway cannot wait any longer.
 func (h *hold) bind(client context.Context) {
-	if h.kept != nil {
-		client = context.WithoutCancel(client)
-	}
 	ctx, cancelTime := client, func() {}
 	if h.kept != nil {
-		ctx, cancelTime = context.WithTimeout(client, keyedTime)
+		ctx, cancelTime = context.WithTimeoutCause(context.WithoutCancel(client), keyedTime, errOverdue)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	left := context.AfterFunc(h.g.stopping, func() { cancel(errStopping) })
@@ -232,7 +231,7 @@ func (h *hold) reason(err error) domain.RefundReason {
 	switch {
 	case !errors.As(err, &failed):
 		return domain.RefundInternalError
-	case failed.Kind != provider.KindCanceled:
+	case failed.Kind != provider.KindCanceled, errors.Is(context.Cause(h.ctx), errOverdue):
 		return domain.RefundProviderError
 	case errors.Is(context.Cause(h.ctx), errStopping):
 		return domain.RefundShutdown
@@ -245,10 +244,16 @@ func (h *hold) failure(err error) error {
 	if e := new(Error); errors.As(err, &e) {
 		return e
 	}
-	if failed := new(provider.Error); errors.As(err, &failed) && failed.Kind == provider.KindCanceled && errors.Is(context.Cause(h.ctx), errStopping) {
-		return unavailable("shutting_down", "This gateway is shutting down. Please retry: another one answers.", err)
+	name := h.call.upstream.Name()
+	if failed := new(provider.Error); errors.As(err, &failed) && failed.Kind == provider.KindCanceled {
+		switch cause := context.Cause(h.ctx); {
+		case errors.Is(cause, errStopping):
+			return unavailable("shutting_down", "This gateway is shutting down. Please retry: another one answers.", err)
+		case errors.Is(cause, errOverdue):
+			err = &provider.Error{Kind: provider.KindTimeout, Provider: name, Reason: cause.Error()}
+		}
 	}
-	return providerError(h.call.upstream.Name(), err)
+	return providerError(name, err)
 }
 
 // attempted records how the call of the provider ended.

@@ -107,7 +107,7 @@ func (g *Gateway) replay(c *gin.Context, k *call, first uuid.UUID) error {
 		return ledgerError(fmt.Errorf("reading the events of %s: %w", first, err))
 	}
 	bill := receiptOf(events)
-	recordOf(c).replayed = true
+	recordOf(c).replayed = first
 	header := c.Writer.Header()
 	header.Set("x-billing-request-id", first.String())
 	header.Set(headerReplayed, "true")

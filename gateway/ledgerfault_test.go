@@ -237,6 +237,14 @@ func (s *switched) Request(ctx context.Context, account string, id uuid.UUID) ([
 	return s.Facts.Request(ctx, account, id)
 }
 
+// Response implements gateway.Facts.
+func (s *switched) Response(ctx context.Context, account string, id uuid.UUID) (*domain.Response, error) {
+	if err := s.fails(); err != nil {
+		return nil, err
+	}
+	return s.Facts.Response(ctx, account, id)
+}
+
 // Balance implements gateway.Projections.
 func (s *switched) Balance(ctx context.Context, account string, at domain.Position) (*domain.Account, domain.Reading, error) {
 	if err := s.fails(); err != nil {

@@ -26,7 +26,7 @@ type record struct {
 	used      used
 	bill      receipt
 	billed    bool
-	replayed  bool // the answer is an earlier request's
+	replayed  uuid.UUID // the request whose answer this one's is; uuid.Nil = its own
 }
 
 func (r *record) receipt(u used, bill receipt) { r.used, r.bill, r.billed = u, bill, true }
@@ -47,7 +47,7 @@ func (g *Gateway) recorded(c *gin.Context) {
 	http.NewResponseController(c.Writer).SetReadDeadline(time.Now().Add(bodyTime)) //nolint:errcheck // a reader without deadlines has none to set
 	writeSoon(c)
 	defer func() { // also where the connection is aborted
-		if c.FullPath() == "" || r.hold == nil && !r.replayed && c.Writer.Status() < http.StatusBadRequest {
+		if c.FullPath() == "" || r.hold == nil && r.replayed == uuid.Nil && c.Writer.Status() < http.StatusBadRequest {
 			return // probes and reads are not news
 		}
 		g.report(c, r, g.now().Sub(began))
@@ -68,8 +68,8 @@ func (g *Gateway) report(c *gin.Context, r *record, took time.Duration) {
 	if r.hold != nil {
 		attrs = append(attrs, slog.String("model", r.model), slog.String("billing_request_id", r.hold.id.String()))
 	}
-	if r.replayed {
-		attrs = append(attrs, slog.String("model", r.model), slog.Bool("replayed", true))
+	if r.replayed != uuid.Nil {
+		attrs = append(attrs, slog.String("model", r.model), slog.String("billing_request_id", r.replayed.String()), slog.Bool("replayed", true))
 	}
 	if r.billed {
 		attrs = append(attrs, slog.Int64("tokens", r.used.meters.InputTokens()+r.used.meters.OutputTokens()),
