@@ -169,13 +169,14 @@ func (g *Gateway) append(ctx context.Context, c domain.Command) (domain.Outcome,
 // settle commits what was used and refunds the rest. When it returns without an error, that is
 // durable. broken says that the answer ended with an error.
 func (h *hold) settle(u used, broken bool) (receipt, error) {
-	h.ended = true
 	charge, err := h.charge(&u)
 	if err != nil {
 		h.release(domain.RefundInternalError)
 		return receipt{}, internal(err)
 	}
-	out, err := h.append(domain.Settle{RequestID: h.id, Charge: charge.Amount, Data: h.commitData(u, charge), Response: h.kept.response(broken)})
+	op := domain.Settle{RequestID: h.id, Charge: charge.Amount, Data: h.commitData(u, charge), Response: h.kept.response(broken)}
+	h.ended = true // not before: a panic on the way here gives everything back
+	out, err := h.append(op)
 	if err != nil {
 		return receipt{}, h.unsettled(err)
 	}

@@ -23,6 +23,7 @@ type notebook struct {
 	err   error                 // what every Put answers
 	torn  bool                  // it keeps what it refuses: a write whose outcome is not known
 	wait  func(context.Context) // before every Put, if any
+	fails func() bool           // whether this Put fails, if any
 	asked []domain.Command      // whatever became of it
 }
 
@@ -34,10 +35,14 @@ func (n *notebook) Put(ctx context.Context, c domain.Command) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.asked = append(n.asked, c)
-	if n.err == nil || n.torn {
+	err := n.err
+	if n.fails != nil && n.fails() {
+		err = errFull
+	}
+	if err == nil || n.torn {
 		n.kept = append(n.kept, c)
 	}
-	return n.err
+	return err
 }
 
 // take empties it.
