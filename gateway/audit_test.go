@@ -164,7 +164,7 @@ func (e *env) auditRequest(id uuid.UUID, c domain.Command) {
 		"reserve commit(counted)", "reserve commit(counted) refund(remainder)":
 		e.auditCharge(id, l)
 	case "reserve refund(provider_error)", "reserve refund(client_abort)", "reserve refund(internal_error)",
-		"reserve refund(shutdown)":
+		"reserve refund(shutdown)", "reserve refund(expired)":
 		if ratOf(l.reserve).Cmp(ratOf(l.refund)) != 0 {
 			e.t.Errorf("%s: of %s only %s came back", id, l.reserve.Amount, l.refund.Amount)
 		}

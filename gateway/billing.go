@@ -206,7 +206,7 @@ func (g *Gateway) request(c *gin.Context) error {
 		return unknown
 	}
 	view := &requestView{RequestID: id, UserID: who.Account, State: domain.ReservationOpen, Currency: g.currency,
-		Meters: map[domain.Meter]int64{}, Lines: []lineView{}}
+		Bound: domain.Bound{Lines: []domain.Line{}}, Meters: map[domain.Meter]int64{}, Lines: []lineView{}}
 	for i := range events {
 		view.add(&events[i])
 	}
@@ -226,17 +226,28 @@ func (v *requestView) add(r *domain.Recorded) {
 		v.State, v.Charged = domain.ReservationSettled, v.Charged.Add(e.Amount)
 		v.explain(d)
 	case *domain.OverageData:
-		v.Charged = v.Charged.Add(e.Amount)
+		v.State, v.Charged = domain.ReservationSettled, v.Charged.Add(e.Amount)
+		if d.Reason == domain.OverageLate {
+			v.State = domain.ReservationLate
+		}
 		v.explain(&d.CommitData)
 	case *domain.RefundData:
 		v.Refunded, v.RefundReason = v.Refunded.Add(e.Amount), d.Reason
-		if d.Reason != domain.RefundRemainder {
+		switch d.Reason {
+		case domain.RefundRemainder:
+		case domain.RefundExpired:
+			v.State = domain.ReservationExpired
+		default:
 			v.State = domain.ReservationReleased
 		}
 	}
 }
 
+// explain tells what a charge is made of. One that was never reserved for brings the model, too.
 func (v *requestView) explain(d *domain.CommitData) {
+	if v.Model == "" {
+		v.Model = d.ModelRequested
+	}
 	v.ModelServed, v.Provider, v.UsageSource, v.PriceVersion = d.ModelServed, d.Provider, d.UsageSource, d.PriceVersion
 	v.Lines = v.Lines[:0]
 	for _, l := range d.Lines {

@@ -211,10 +211,15 @@ func (h *hold) unsettled(err error) error {
 	return unavailable("ledger_unavailable", "The charge could not be recorded, so the answer is withheld. Please retry later.", err)
 }
 
-// release gives everything back.
+// release gives everything back. What has expired has gone back already.
 func (h *hold) release(reason domain.RefundReason) {
 	h.ended = true
-	if _, err := h.append(domain.Release{RequestID: h.id, Reason: reason}); err != nil {
+	_, err := h.append(domain.Release{RequestID: h.id, Reason: reason})
+	if gone := new(domain.Rejection); errors.As(err, &gone) && gone.Reason == domain.RejectAlreadySettled {
+		h.g.log.Warn("a reservation had been released before its request ended", "billing_request_id", h.id, "error", err)
+		return
+	}
+	if err != nil {
 		h.g.log.Error("a reservation could not be released; it stays reserved until this process ends", "billing_request_id", h.id, "error", err)
 	}
 }

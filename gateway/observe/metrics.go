@@ -42,7 +42,7 @@ func NewMetrics() *Metrics {
 		tokens: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "llm_tokens_total",
 			Help: "Billed tokens, by model and direction (input, output)."}, []string{"model", "direction"}),
 		overages: prometheus.NewCounter(prometheus.CounterOpts{Name: "ledger_overages_total",
-			Help: "Charges that exceeded what was reserved for them. Each one is a bug or a wrong price book."}),
+			Help: "Charges that exceeded what was reserved for them. Each one is a bug, a wrong price book, or a process that was taken for dead."}),
 		journaled: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ledger_journaled_total",
 			Help: "Settlements that the ledger did not take in time: written to the journal, or refused by it (full, broken)."}, []string{"result"}),
 		batchSize: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "ledger_batch_commands",
