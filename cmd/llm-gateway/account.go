@@ -39,6 +39,9 @@ var (
 		name: "account unfreeze", args: "NAME [--reason TEXT] [--json]", summary: "take a frozen account's requests again",
 		run: func(ctx context.Context, a *app, args []string) error { return runFreeze(ctx, a, args, false) },
 	}
+	accountLimitVerb = verb{
+		name: "account limit", args: "NAME AMOUNT [--reason TEXT] [--json]", summary: "set how far below zero an account may go", run: runAccountLimit,
+	}
 )
 
 const referenceHelp = `The reference (an invoice's number, a ticket) makes the movement happen once per account: the same
@@ -297,7 +300,7 @@ func appendOne(ctx context.Context, l *ledger.Postgres, account string, op domai
 	return out, err
 }
 
-// runFreeze freezes or unfreezes; what is so already is left alone.
+// runFreeze freezes or unfreezes.
 func runFreeze(ctx context.Context, a *app, args []string, frozen bool) error {
 	fs := a.flags()
 	reason := fs.String("reason", "", "`TEXT` that says why")
@@ -306,19 +309,44 @@ func runFreeze(ctx context.Context, a *app, args []string, frozen bool) error {
 	if err != nil {
 		return err
 	}
+	data := domain.AccountData{Frozen: &frozen, Reason: *reason, Actor: actor}
+	return a.configure(ctx, name, data, *asJSON, func(account *domain.Account) bool { return account.Frozen == frozen })
+}
+
+// runAccountLimit sets the credit limit.
+func runAccountLimit(ctx context.Context, a *app, args []string) error {
+	fs := a.flags()
+	reason := fs.String("reason", "", "`TEXT` that says why")
+	asJSON := jsonFlag(fs)
+	values, err := a.parse(fs, args, "NAME", "AMOUNT")
+	if err != nil {
+		return err
+	}
+	limit, err := domain.ParseAmount(values[1])
+	if err != nil || limit.Sign() < 0 {
+		return a.usage("AMOUNT must be 0 or more with at most %d decimals, such as 25.00, not %.40q", domain.AmountScale, values[1])
+	}
+	data := domain.AccountData{CreditLimit: &limit, Reason: *reason, Actor: actor}
+	if err := (domain.Command{ID: newCommandID(), Account: values[0], Op: domain.Configure{Data: data}}).Validate(); err != nil {
+		return a.usage("%s", err)
+	}
+	return a.configure(ctx, values[0], data, *asJSON, func(account *domain.Account) bool { return account.CreditLimit.Equal(limit) })
+}
+
+// configure sets something of an account, and prints what it then is; what is so already is left alone.
+func (a *app) configure(ctx context.Context, name string, data domain.AccountData, asJSON bool, so func(*domain.Account) bool) error {
 	return withLedger(ctx, a, func(l *ledger.Postgres) error {
 		account, err := openedAccount(ctx, l.Reader, name)
 		if err != nil {
 			return err
 		}
-		if account.Frozen != frozen {
-			data := domain.AccountData{Frozen: &frozen, Reason: *reason, Actor: actor}
+		if !so(account) {
 			out, err := appendOne(ctx, l, name, domain.Configure{Data: data})
 			if err != nil {
 				return err
 			}
 			account = &out.Account
 		}
-		return a.printAccount(accountView(*account, l.Meta()), *asJSON)
+		return a.printAccount(accountView(*account, l.Meta()), asJSON)
 	})
 }

@@ -49,7 +49,7 @@ func verbs() []verb {
 		serveVerb, demoVerb,
 		migrateVerb,
 		tokenVerb,
-		accountShowVerb, accountCreditVerb, accountDebitVerb, accountFreezeVerb, accountUnfreezeVerb,
+		accountShowVerb, accountCreditVerb, accountDebitVerb, accountFreezeVerb, accountUnfreezeVerb, accountLimitVerb,
 		keyCreateVerb, keyListVerb, keyRevokeVerb,
 		priceListVerb, priceShowVerb,
 		ledgerVerifyVerb, ledgerRecoverVerb,

@@ -26,7 +26,7 @@ func TestUsage(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ args, want string }{
 		{"nonsense", `there is no verb "nonsense"`},
-		{"account", "after account comes one of: show, credit, debit, freeze, unfreeze"},
+		{"account", "after account comes one of: show, credit, debit, freeze, unfreeze, limit"},
 		{"account spend", "after account comes one of"},
 		{"account show", "NAME is missing"},
 		{"account show a b", "too many arguments"},
@@ -41,6 +41,11 @@ func TestUsage(t *testing.T) {
 		{"account credit a 5 --reference r --force", "flag provided but not defined: -force"},
 		{"account debit a 5 --reference r --open", "flag provided but not defined: -open"},
 		{"account freeze", "NAME is missing"},
+		{"account limit", "NAME is missing"},
+		{"account limit alice", "AMOUNT is missing"},
+		{"account limit alice -- -1", "AMOUNT must be 0 or more"},
+		{"account limit alice 1e3", "AMOUNT must be 0 or more"},
+		{"account limit alice! 1", "an account's name is made of"},
 		{"key create", "--account is mandatory"},
 		{"key create --account a --role root", "--role is user or admin"},
 		{"key revoke", "ID is missing"},
@@ -156,7 +161,7 @@ func TestMigrateVerb(t *testing.T) {
 func TestAccountVerbs(t *testing.T) {
 	t.Parallel()
 	env := onPostgres(t, "BILLING_DEFAULT_BALANCE=10")
-	for _, args := range []string{"show alice", "credit alice 5 --reference r", "debit alice 5 --reference r", "freeze alice"} {
+	for _, args := range []string{"show alice", "credit alice 5 --reference r", "debit alice 5 --reference r", "freeze alice", "limit alice 5"} {
 		fails(t, 1, "account alice is not open", env, append([]string{"account"}, strings.Fields(args)...)...)
 	}
 	opened := parsed[movementOut](t, env, "account", "credit", "alice", "2.50", "--reference", "inv 1", "--reason", "top-up", "--open")
@@ -186,12 +191,20 @@ func TestAccountVerbs(t *testing.T) {
 	if text := succeeds(t, env, "account", "unfreeze", "alice"); !regexp.MustCompile(`frozen +no`).MatchString(text) {
 		t.Errorf("unfreeze says %q", text)
 	}
+	lent := parsed[accountOut](t, env, "account", "limit", "alice", "12.50", "--reason", "a good customer")
+	unchanged := parsed[accountOut](t, env, "account", "limit", "alice", "12.5")
+	if lent.CreditLimit.String() != "12.5" || fmt.Sprint(unchanged) != fmt.Sprint(lent) {
+		t.Errorf("limit: %+v, again %+v", lent, unchanged)
+	}
+	if text := succeeds(t, env, "account", "limit", "alice", "0"); !regexp.MustCompile(`credit limit +0 USD`).MatchString(text) {
+		t.Errorf("limit says %q", text)
+	}
 	shown := parsed[accountOut](t, env, "account", "show", "alice")
 	if shown.Available.String() != "-7.5" || shown.Reserved.String() != "0" || shown.Frozen || shown.Account != "alice" {
 		t.Errorf("shown: %+v", shown)
 	}
 	report := parsed[ledger.Report](t, env, "ledger", "verify")
-	if !report.Clean || report.Accounts != 1 || report.Events != 6 {
+	if !report.Clean || report.Accounts != 1 || report.Events != 8 {
 		t.Errorf("verify: %+v", report)
 	}
 }
