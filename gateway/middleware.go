@@ -144,3 +144,17 @@ func (g *Gateway) identified(c *gin.Context) error {
 	c.Set(keyIdentity, who)
 	return g.ensureOpen(c.Request.Context(), who.Account)
 }
+
+// administrator says who makes the request, and refuses everybody else.
+func (g *Gateway) administrator(c *gin.Context) error {
+	who, err := g.authenticate(c)
+	if err != nil {
+		return err
+	}
+	c.Set(keyIdentity, who)
+	if who.Role != RoleAdmin {
+		return &Error{Status: http.StatusForbidden, Type: typePermission, Code: "forbidden",
+			Message: "This is for administrators: it takes a token or key with the role admin."}
+	}
+	return nil
+}

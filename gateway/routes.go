@@ -10,25 +10,38 @@ import (
 // Route is one endpoint. openapi.yaml describes exactly these; a test compares them.
 type Route struct{ Method, Path string }
 
-// route is a Route with what serves it. Open routes need no credential.
+// access says who may use a route.
+type access int
+
+const (
+	users  access = iota // who has a credential; an account is opened for whoever is new
+	admins               // whose role is admin; they need no account
+	everybody
+)
+
+// route is a Route with what serves it.
 type route struct {
 	Route
-	open   bool
+	access access
 	handle func(*Gateway) handler
 }
 
 // routes is the whole surface. What is not here does not exist and is never passed through.
 var routes = []route{
-	{Route{"POST", "/v1/chat/completions"}, false, func(g *Gateway) handler { return g.chatCompletions }},
-	{Route{"POST", "/v1/chat/completions/stream"}, false, func(g *Gateway) handler { return g.chatCompletionsStream }},
-	{Route{"GET", "/v1/models"}, false, func(g *Gateway) handler { return g.models }},
-	{Route{"GET", "/billing/balance"}, false, func(g *Gateway) handler { return g.balance }},
-	{Route{"GET", "/billing/transactions"}, false, func(g *Gateway) handler { return g.transactions }},
-	{Route{"GET", "/billing/stats"}, false, func(g *Gateway) handler { return g.stats }},
-	{Route{"GET", "/billing/requests/{id}"}, false, func(g *Gateway) handler { return g.request }},
-	{Route{"GET", "/health"}, true, func(g *Gateway) handler { return g.health }},
-	{Route{"GET", "/ready"}, true, func(g *Gateway) handler { return g.readiness }},
-	{Route{"GET", "/metrics"}, true, func(g *Gateway) handler { return g.prometheus }},
+	{Route{"POST", "/v1/chat/completions"}, users, func(g *Gateway) handler { return g.chatCompletions }},
+	{Route{"POST", "/v1/chat/completions/stream"}, users, func(g *Gateway) handler { return g.chatCompletionsStream }},
+	{Route{"GET", "/v1/models"}, users, func(g *Gateway) handler { return g.models }},
+	{Route{"GET", "/billing/balance"}, users, func(g *Gateway) handler { return g.balance }},
+	{Route{"GET", "/billing/transactions"}, users, func(g *Gateway) handler { return g.transactions }},
+	{Route{"GET", "/billing/stats"}, users, func(g *Gateway) handler { return g.stats }},
+	{Route{"GET", "/billing/requests/{id}"}, users, func(g *Gateway) handler { return g.request }},
+	{Route{"GET", "/admin/accounts/{id}"}, admins, func(g *Gateway) handler { return g.adminAccount }},
+	{Route{"POST", "/admin/accounts/{id}/credits"}, admins, func(g *Gateway) handler { return g.adminCredit }},
+	{Route{"PUT", "/admin/accounts/{id}/credit-limit"}, admins, func(g *Gateway) handler { return g.adminCreditLimit }},
+	{Route{"PUT", "/admin/accounts/{id}/frozen"}, admins, func(g *Gateway) handler { return g.adminFrozen }},
+	{Route{"GET", "/health"}, everybody, func(g *Gateway) handler { return g.health }},
+	{Route{"GET", "/ready"}, everybody, func(g *Gateway) handler { return g.readiness }},
+	{Route{"GET", "/metrics"}, everybody, func(g *Gateway) handler { return g.prometheus }},
 }
 
 // Routes lists the endpoints, in OpenAPI's way of writing paths.
@@ -41,19 +54,17 @@ func Routes() []Route {
 }
 
 // newEngine builds gin's engine. It trusts no proxy and redirects nothing: a moved POST loses its
-// body.
+// body. Paths are matched before they are decoded, so that a name with a slash in it is one name.
 func (g *Gateway) newEngine() *gin.Engine {
 	gin.SetMode(gin.ReleaseMode)
 	engine := gin.New()
 	engine.SetTrustedProxies(nil) //nolint:errcheck // nil is always accepted
 	engine.RedirectTrailingSlash, engine.HandleMethodNotAllowed = false, true
+	engine.UseRawPath, engine.UnescapePathValues = true, false // accountName decodes: gin would make blanks of plus signs
 	engine.Use(g.recorded, g.recovered)
 	for _, r := range routes {
-		handlers := []gin.HandlerFunc{}
-		if !r.open {
-			handlers = append(handlers, g.render(g.identified))
-		}
-		engine.Handle(r.Method, ginPath(r.Path), append(handlers, g.render(r.handle(g)))...)
+		guard := map[access]handler{everybody: func(*gin.Context) error { return nil }, users: g.identified, admins: g.administrator}[r.access]
+		engine.Handle(r.Method, ginPath(r.Path), g.render(guard), g.render(r.handle(g)))
 	}
 	unknown := g.render(func(c *gin.Context) error {
 		return &Error{Status: http.StatusNotFound, Type: typeInvalid, Code: "unknown_url",
