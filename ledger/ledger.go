@@ -13,6 +13,7 @@ import (
 // The bounds of the writer.
 const (
 	MaxBatch    = 256              // commands in one database transaction
+	maxKept     = 4 << 20          // bytes of answers kept in one, beyond its last command's: what fits attemptTime
 	queueLength = 8192             // commands that wait in one lane; one more is domain.ErrOverloaded
 	RetryWindow = 60 * time.Second // how long a command is tried while Postgres is away
 	attemptTime = 8 * time.Second  // one try of one batch
@@ -159,18 +160,26 @@ func (l *Ledger) run(lane int, queue <-chan *pending) {
 
 // gather takes what has queued already, without waiting for more.
 func gather(batch []*pending, queue <-chan *pending) []*pending {
-	for len(batch) < MaxBatch {
+	for kept := batch[0].keeps(); len(batch) < MaxBatch && kept < maxKept; {
 		select {
 		case p, ok := <-queue:
 			if !ok {
 				return batch
 			}
-			batch = append(batch, p)
+			batch, kept = append(batch, p), kept+p.keeps()
 		default:
 			return batch
 		}
 	}
 	return batch
+}
+
+// keeps is the length of the answer that a command keeps.
+func (p *pending) keeps() int {
+	if o, ok := p.command.Op.(domain.Settle); ok && o.Response != nil {
+		return len(o.Response.Body)
+	}
+	return 0
 }
 
 // commit tries a batch until it is durable, has been split down to a guilty command, or has run out
