@@ -238,6 +238,39 @@ func TestAnswerThatIsNotRead(t *testing.T) {
 	}
 }
 
+// TestSlowClients: whoever takes an answer slowly, but takes it, gets all of it: it has been paid for.
+func TestSlowClients(t *testing.T) {
+	t.Parallel()
+	const size = 900 << 10
+	frame := `{"x":"` + strings.Repeat("x", 1000) + `"}`
+	p := &scripted{complete: func(context.Context, provider.Request) (*provider.Completion, error) {
+		return &provider.Completion{Body: []byte(`{"choices":[],"x":"` + strings.Repeat("x", size) + `"}`), Report: provider.Report{Usage: &domain.Usage{Input: 9, Output: 3}}}, nil
+	}, stream: func(context.Context, provider.Request) (provider.Stream, error) {
+		return &chunks{list: repeated(frame, size/len(frame)), burst: true, report: provider.Report{Usage: &domain.Usage{Input: 9, Output: 3}}}, nil
+	}}
+	for _, path := range []string{chatPath, streamPath} {
+		bubble(t, options{providers: map[string]provider.Provider{"simulated": p}}, func(t *testing.T, e *env) {
+			body := chatBody("sim-small", "x", "")
+			for _, what := range []string{"first", "repeat"} {
+				began := time.Now()
+				response, err := e.client.Do(e.keyed("slow", "k", path, body))
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := int64(0), error(nil)
+				for n := int64(0); err == nil; got += n { // 8 KiB a second
+					<-time.After(time.Second)
+					n, err = io.CopyN(io.Discard, response.Body, 8<<10)
+				}
+				if err != io.EOF || got < size-2000 || time.Since(began) < time.Minute {
+					t.Errorf("%s, %s: %d bytes after %s, then %v", path, what, got, time.Since(began), err)
+				}
+				response.Body.Close() //nolint:errcheck // it has been read
+			}
+		})
+	}
+}
+
 // TestBodyThatDoesNotCome: a request whose body never comes is over all the same, and costs nothing. One
 // that was refused unread may go without its answer: net/http wants the body first.
 func TestBodyThatDoesNotCome(t *testing.T) {

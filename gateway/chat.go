@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,8 +18,9 @@ import (
 
 const (
 	surfaceChat = "chat_completions"
-	// writeTime bounds one write to a client: one that takes nothing for that long is gone.
+	// writeTime bounds one write to a client: one that does not take so much in that time is gone.
 	writeTime = 30 * time.Second
+	writePart = 32 << 10
 	// maxDelivered bounds the text kept for counting a stream that ends without a usage, in bytes.
 	// Beyond it the bound is charged.
 	maxDelivered = 8 << 20
@@ -54,8 +56,8 @@ func (h *hold) complete(c *gin.Context) error {
 	}
 	recordOf(c).receipt(u, r)
 	r.announce(c.Writer.Header())
-	writeSoon(c)
-	c.Data(http.StatusOK, "application/json", answer.Body)
+	c.Header("Content-Type", "application/json")
+	writeParts(c, answer.Body)
 	return nil
 }
 
@@ -80,6 +82,18 @@ func (r receipt) comment(id uuid.UUID) string {
 // does it when the request has ended, after the last bytes have left its buffers.
 func writeSoon(c *gin.Context) {
 	http.NewResponseController(c.Writer).SetWriteDeadline(time.Now().Add(writeTime)) //nolint:errcheck // a writer without deadlines has none to set
+}
+
+// writeParts answers with a body that is here already, part by part: whoever takes it slowly has all of it
+// in the end, for it is paid for. A client that went away has lost nothing.
+func writeParts(c *gin.Context, body []byte) {
+	c.Status(http.StatusOK)
+	for part := range slices.Chunk(body, writePart) {
+		writeSoon(c)
+		if _, err := c.Writer.Write(part); err != nil {
+			return
+		}
+	}
 }
 
 // delivery is a stream on its way to a client.

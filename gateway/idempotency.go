@@ -3,8 +3,8 @@ package gateway
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
+	"slices"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
@@ -111,12 +111,13 @@ func (g *Gateway) replay(c *gin.Context, k *call, first uuid.UUID) error {
 	header := c.Writer.Header()
 	header.Set("x-billing-request-id", first.String())
 	header.Set(headerReplayed, "true")
-	writeSoon(c)
 	if k.stream {
-		return replayStream(c, first, bill, kept)
+		replayStream(c, first, bill, kept)
+		return nil
 	}
 	bill.announce(header)
-	c.Data(http.StatusOK, "application/json", kept.Body)
+	header.Set("Content-Type", "application/json")
+	writeParts(c, kept.Body)
 	return nil
 }
 
@@ -132,14 +133,12 @@ func receiptOf(events []domain.Recorded) receipt {
 }
 
 // replayStream sends a stream again, at once. One that broke off breaks off again.
-func replayStream(c *gin.Context, first uuid.UUID, bill receipt, kept *domain.Response) error {
+func replayStream(c *gin.Context, first uuid.UUID, bill receipt, kept *domain.Response) {
 	streamHeader(c)
-	end := bill.comment(first) + "data: [DONE]\n\n"
-	if kept.Broken {
-		end = ""
+	body := kept.Body
+	if !kept.Broken {
+		body = append(slices.Clip(body), bill.comment(first)+"data: [DONE]\n\n"...)
 	}
-	c.Writer.Write(kept.Body)     //nolint:errcheck // a client that went away has lost nothing
-	io.WriteString(c.Writer, end) //nolint:errcheck // as above
+	writeParts(c, body)
 	c.Writer.Flush()
-	return nil
 }
