@@ -13,16 +13,18 @@ import (
 )
 
 const (
-	killLimit   = 8 * time.Second // for a gateway to come to its point; then it is killed where it is
-	auditRounds = 50              // between two audits of all
+	killLimit   = 20 * time.Second // for a gateway to come to its point; then it is killed where it is
+	auditRounds = 50               // between two audits of all
 )
 
 // killPoints are the points of killpoints.go, and how often each may be passed before it kills. "" is a
-// kill from outside, at a random time.
+// kill from outside, at a random time. Only one gateway projects: the other has to die first.
 var killPoints = []struct {
 	point string
 	most  int64
-}{{"reserved", 60}, {"called", 60}, {"settled", 60}, {"", 0}, {"appended", 60}, {"batch", 60}, {"committed", 60}, {"projected", 10}, {"moved", 10}}
+	alone bool
+}{{"reserved", 60, false}, {"called", 60, false}, {"settled", 60, false}, {"", 0, false}, {"appended", 60, false},
+	{"batch", 60, false}, {"committed", 60, false}, {"projected", 10, true}, {"moved", 10, true}}
 
 // faulty builds the binary that knows the points.
 var faulty = sync.OnceValues(func() (string, error) {
@@ -51,6 +53,9 @@ func (k *kills) round(n int) {
 		at, patience = fmt.Sprint(point.point, ":", 1+rand.Int64N(point.most)), killLimit
 	}
 	k.kill(slot, at)
+	if point.alone {
+		k.kill((slot+1)%besieged, "")
+	}
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {

@@ -52,7 +52,7 @@ func verbs() []verb {
 		accountShowVerb, accountCreditVerb, accountDebitVerb, accountFreezeVerb, accountUnfreezeVerb, accountLimitVerb,
 		keyCreateVerb, keyListVerb, keyRevokeVerb,
 		priceListVerb, priceShowVerb,
-		ledgerVerifyVerb, ledgerRecoverVerb,
+		ledgerVerifyVerb, ledgerRecoverVerb, ledgerJournalVerb,
 		projectionsRebuildVerb, projectionsVerifyVerb, projectionsStatusVerb,
 		embeddedVerb,
 		benchVerb,

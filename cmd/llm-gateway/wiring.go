@@ -16,6 +16,7 @@ import (
 	"llm-gateway/gateway/observe"
 	"llm-gateway/gateway/provider"
 	"llm-gateway/ledger"
+	"llm-gateway/ledger/journal"
 	"llm-gateway/projections"
 )
 
@@ -29,13 +30,15 @@ const issuerTime = 5 * time.Second
 
 // parts is a wired gateway: what serve runs and tests drive.
 type parts struct {
-	gateway *gateway.Gateway
-	ledger  *ledger.Postgres
+	journal  *journal.Journal
+	ledger   *ledger.Postgres
+	recovery *recovery
+	gateway  *gateway.Gateway
 	*followers
 }
 
 // wire puts a gateway together over an initialised ledger. ctx is the life of what runs behind it.
-func wire(ctx context.Context, s *Settings, prices *priceFile, b backend, m ledger.Meta, log *slog.Logger) (*parts, error) {
+func wire(ctx context.Context, s *Settings, prices *priceFile, b backend, m ledger.Meta, log *slog.Logger) (_ *parts, err error) {
 	tokens, err := tokensOf(ctx, s, log)
 	if err != nil {
 		return nil, err
@@ -45,35 +48,40 @@ func wire(ctx context.Context, s *Settings, prices *priceFile, b backend, m ledg
 		return nil, err
 	}
 	metrics, owner := observe.NewMetrics(), uuid.New()
-	f, err := openFollowers(ctx, s, b, m, log)
-	if err != nil {
+	p := &parts{}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	if p.journal, err = openJournal(s.DataDir, metrics, log); err != nil {
+		return nil, err
+	}
+	if p.followers, err = openFollowers(ctx, s, b, m, log); err != nil {
 		return nil, err
 	}
 	config := b.config(m)
-	config.Hooks = ledgerHooks(metrics, log, f.feed)
-	config.Witness = f.topic
-	l, err := ledger.Open(ctx, withKillPoints(config))
-	if err != nil {
-		f.close()
+	config.Hooks = ledgerHooks(metrics, log, p.feed)
+	config.Witness = p.topic
+	if p.ledger, err = ledger.Open(ctx, withKillPoints(config)); err != nil {
 		return nil, databaseError(err, b.URL)
 	}
 	if b.Embedded {
-		forgetLeases(ctx, l, log)
+		forgetLeases(ctx, p.ledger, log)
 	}
-	f.follow(ctx, l, owner, metrics, log)
-	g, err := gateway.New(gateway.Config{
-		Ledger: withKillLedger(l), Facts: l, Projections: projections.NewReader(l.Pool(), m), Balances: f.balances, Keys: keyStore{l.Pool()},
+	if p.recovery, err = startRecovery(ctx, p.journal, config, p.ledger, owner, metrics, log); err != nil {
+		return nil, databaseError(err, b.URL)
+	}
+	p.follow(ctx, p.ledger, owner, metrics, log)
+	p.gateway, err = gateway.New(gateway.Config{
+		Ledger: withKillLedger(p.ledger), Facts: p.ledger, Projections: projections.NewReader(p.ledger.Pool(), m), Balances: p.balances,
+		Journal: withKillJournal(p.journal), Keys: keyStore{p.ledger.Pool()},
 		Tokens: tokens, Prices: prices.book, Providers: withKillProviders(providers),
-		Missing: missing, Owner: owner, Currency: m.Currency, DefaultBalance: s.DefaultBalance,
+		Missing: missing, Owner: owner, Owned: p.recovery.owner.Held, Currency: m.Currency, DefaultBalance: s.DefaultBalance,
 		ReservePolicy: gateway.ReservePolicy(s.ReservePolicy), ModelsArray: s.ModelsFormat == "array",
-		Ready: readiness(l), Version: version(), Environment: s.Environment, Metrics: metrics, Log: log,
+		Ready: readiness(p.ledger), Version: version(), Environment: s.Environment, Metrics: metrics, Log: log,
 	})
-	if err != nil {
-		f.close()
-		l.Close()
-		return nil, err
-	}
-	return &parts{gateway: g, ledger: l, followers: f}, nil
+	return p, err
 }
 
 // ledgerHooks tell the metrics and the log how the writer fares, and feed what follows it.
@@ -98,12 +106,25 @@ func ledgerHooks(metrics *observe.Metrics, log *slog.Logger, feed func([]domain.
 	}
 }
 
-// close lets what is under way settle and be published, then closes the ledger.
+// close lets what is under way settle and be published, then closes the ledger, and the journal last. It
+// closes what there is of a gateway that was not wired to its end, too.
 func (p *parts) close() {
-	p.gateway.Close()
-	p.drain()
-	p.followers.close()
-	p.ledger.Close()
+	if p.gateway != nil {
+		p.gateway.Close()
+	}
+	if p.recovery != nil {
+		p.recovery.close()
+	}
+	if p.followers != nil {
+		p.drain()
+		p.followers.close()
+	}
+	if p.ledger != nil {
+		p.ledger.Close()
+	}
+	if p.journal != nil {
+		p.journal.Close() //nolint:errcheck // what it has is on the disk
+	}
 }
 
 // readiness asks Postgres for its time: it must answer, and be ours; and every shard must take appends.

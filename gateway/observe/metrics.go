@@ -26,6 +26,7 @@ type Metrics struct {
 	batchRetry prometheus.Counter
 	gate       *prometheus.CounterVec
 	followers
+	recovery
 }
 
 // NewMetrics makes and registers the metrics, with Go's own and the process's.
@@ -54,11 +55,12 @@ func NewMetrics() *Metrics {
 		gate: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gate_verdicts_total",
 			Help: "Model calls at the gate: yes, no (refused), overruled (the cache's no was not the ledger's), unknown, error. All but no went on to the ledger."},
 			[]string{"verdict"}),
-		followers: newFollowers(),
+		followers: newFollowers(), recovery: newRecovery(),
 	}
 	m.Registry.MustRegister(m.requests, m.durations, m.errors, m.tokens, m.overages, m.journaled, m.batchSize, m.batchTime,
 		m.batchRetry, m.gate, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m.Registry.MustRegister(m.all()...)
+	m.Registry.MustRegister(m.followers.all()...)
+	m.Registry.MustRegister(m.recovery.all()...)
 	return m
 }
 
