@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -177,6 +178,17 @@ func (k *siege) served() (n int) {
 	return n
 }
 
+func (k *siege) finishedIDs() (ids []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, r := range k.replies {
+		if r.finished() {
+			ids = append(ids, r.request)
+		}
+	}
+	return ids
+}
+
 // finished says that the client has the whole answer.
 func (r *reply) finished() bool { return r.status == http.StatusOK && r.complete }
 
@@ -188,6 +200,11 @@ func (k *siege) finish() outcomes {
 	<-k.ended
 	eventually(k.t, siegeLimit, "nothing is left open", func() bool {
 		return countRows(k.t, k.p.databaseURL, `SELECT count(*) FROM ledger_reservations WHERE state = 'open'`) == 0
+	})
+	eventually(k.t, siegeLimit, "what clients have seen is charged, the journals are empty", func() bool {
+		ids := k.finishedIDs()
+		return countRows(k.t, k.p.databaseURL, `SELECT count(*) FROM ledger_reservations WHERE state IN ('settled', 'late') AND request_id::text = ANY('{`+
+			strings.Join(ids, ",")+`}')`) == int64(len(ids))
 	})
 	o := k.check(auditLedger(k.t, k.p.databaseURL))
 	k.p.auditWithin(k.t, siegeLimit)

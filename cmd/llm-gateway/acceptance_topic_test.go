@@ -274,17 +274,18 @@ func auditProjections(t testing.TB, databaseURL string) {
 	auditStats(t, databaseURL)
 }
 
-// auditStats: amounts sum to the revenue, requests and meters to those of the commits.
+// auditStats: amounts sum to the revenue, requests and meters to those of the charges that stand alone.
 func auditStats(t testing.TB, databaseURL string) {
 	t.Helper()
 	var requests, input, output, commits int64
 	var amount, revenue, meters string
 	ask(t, databaseURL, `SELECT COALESCE(sum(requests), 0), COALESCE(sum(meter_input), 0), COALESCE(sum(meter_output), 0),
 		COALESCE(sum(amount), 0)::text FROM stats`, &requests, &input, &output, &amount)
-	ask(t, databaseURL, `SELECT count(*) FILTER (WHERE kind = 'commit'), COALESCE(sum(amount), 0)::text,
-		json_build_object('input', COALESCE(sum((p->'data'->'meters'->>'input')::bigint) FILTER (WHERE kind = 'commit'), 0),
-			'output', COALESCE(sum((p->'data'->'meters'->>'output')::bigint) FILTER (WHERE kind = 'commit'), 0))::text
-		FROM (SELECT kind, amount, convert_from(payload, 'UTF8')::json AS p FROM ledger_events WHERE kind IN ('commit', 'overage')) e`,
+	ask(t, databaseURL, `SELECT count(*) FILTER (WHERE alone), COALESCE(sum(amount), 0)::text,
+		json_build_object('input', COALESCE(sum((p->'data'->'meters'->>'input')::bigint) FILTER (WHERE alone), 0),
+			'output', COALESCE(sum((p->'data'->'meters'->>'output')::bigint) FILTER (WHERE alone), 0))::text
+		FROM (SELECT amount, p, kind = 'commit' OR p->'data'->>'reason' <> 'beyond_bound' AS alone
+			FROM (SELECT kind, amount, convert_from(payload, 'UTF8')::json AS p FROM ledger_events WHERE kind IN ('commit', 'overage')) e) e`,
 		&commits, &revenue, &meters)
 	var want struct{ Input, Output int64 }
 	if err := json.Unmarshal([]byte(meters), &want); err != nil {
