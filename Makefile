@@ -7,7 +7,7 @@ FUZZTIME   ?= 50000x
 TESTFLAGS  ?=
 
 .DEFAULT_GOAL := build
-.PHONY: run demo build test test-real check acceptance acceptance-real rebuild-million rebuild-million-real clients vuln fuzz bench clean
+.PHONY: run demo build test test-real check acceptance acceptance-real faults faults-real rebuild-million rebuild-million-real clients vuln fuzz bench clean
 
 run: build ## the gateway; it ends with make, however make ends
 	exec $(BIN) serve --end-with-parent
@@ -23,8 +23,11 @@ test: build ## every test, on an embedded Postgres, Kafka and Redis
 
 REAL := deployments/test-real/run --
 
-test-real: build ## the same tests, on a real Postgres, Kafka and Redis
+SERVERS_KILLED := KILL_SERVERS=1 go test -count=1 -v -timeout 30m -run '^TestServersKilled$$' ./cmd/llm-gateway
+
+test-real: build ## the same tests, on a real Postgres, Kafka and Redis; then these are killed
 	$(REAL) go test -count=1 $(TESTFLAGS) ./...
+	$(REAL) env $(SERVERS_KILLED)
 
 check: ## format, vet, lint, and the repository's own rules
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted" >&2; exit 1; fi
@@ -40,6 +43,15 @@ acceptance: build ## the long tests in full: 10,000 requests, 25 kills under loa
 
 acceptance-real: build ## the same, on a real Postgres, Kafka and Redis
 	$(REAL) env $(ACCEPTANCE)
+
+FAULTS := ACCEPTANCE=full go test -count=1 -v -timeout 60m -run '^(TestKillPoints|TestFrozenOwner)$$' ./cmd/llm-gateway
+
+faults: build ## 500 kills of gateways under load, on the embedded parts
+	$(BIN) embedded -- env $(FAULTS)
+
+faults-real: build ## the same on a real Postgres, Kafka and Redis, and 40 kills of those
+	$(REAL) env $(FAULTS)
+	$(REAL) env ACCEPTANCE=full $(SERVERS_KILLED)
 
 MILLION := EVENTS=1000000 go test -count=1 -v -timeout 60m -run '^TestRebuildMany$$' ./cmd/llm-gateway
 
