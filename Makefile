@@ -44,7 +44,7 @@ acceptance: build ## the long tests in full: 10,000 requests, 25 kills under loa
 acceptance-real: build ## the same, on a real Postgres, Kafka and Redis
 	$(REAL) env $(ACCEPTANCE)
 
-FAULTS := ACCEPTANCE=full go test -count=1 -v -timeout 60m -run '^(TestKillPoints|TestFrozenOwner)$$' ./cmd/llm-gateway
+FAULTS := ACCEPTANCE=full go test -count=1 -v -timeout 60m -run '^(TestKillPoints|TestFrozenOwner|TestSickNetwork)$$' ./cmd/llm-gateway
 
 faults: build ## 500 kills of gateways under load, on the embedded parts
 	$(BIN) embedded -- env $(FAULTS)

@@ -22,16 +22,21 @@ const (
 	carryBytes = 16 << 10
 )
 
-// road says how a connection to Postgres fares.
+// road says how a connection to a server fares.
 type road int
 
 const (
 	open   road = iota
 	cut         // connections break, new ones too
 	frozen      // connections stay, and nothing arrives
+	slow        // everything arrives late
+	deaf        // what the gateway says arrives, the answers of the connections that there are do not
 )
 
-// gatePost stands between a gateway and Postgres.
+// slowBy is how late everything arrives on a slow road.
+const slowBy = 30 * time.Millisecond
+
+// gatePost stands between a gateway and a server.
 type gatePost struct {
 	listener      net.Listener
 	network, addr string
@@ -40,7 +45,7 @@ type gatePost struct {
 	changed       *sync.Cond
 	road          road
 	closed        bool
-	conns         map[net.Conn]struct{}
+	conns         map[net.Conn]bool // whether it leads to the gateway
 }
 
 // newGatePost starts one and returns it with the URL that leads through it.
@@ -50,10 +55,26 @@ func newGatePost(t testing.TB, server string) (*gatePost, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &gatePost{conns: map[net.Conn]struct{}{}}
+	network, addr := pgconn.NetworkAddress(config.Host, config.Port)
+	p := postAt(t, "127.0.0.1:0", network, addr)
+	u, err := url.Parse(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := u.Query()
+	q.Set("sslmode", "disable")
+	q.Del("host")
+	u.Host, u.RawQuery = p.listener.Addr().String(), q.Encode()
+	return p, u.String()
+}
+
+// postAt starts one at an address.
+func postAt(t testing.TB, at, network, server string) *gatePost {
+	t.Helper()
+	p := &gatePost{conns: map[net.Conn]bool{}, network: network, addr: server}
 	p.changed = sync.NewCond(&p.mu)
-	p.network, p.addr = pgconn.NetworkAddress(config.Host, config.Port)
-	if p.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+	var err error
+	if p.listener, err = net.Listen("tcp", at); err != nil {
 		t.Fatal(err)
 	}
 	p.wait.Go(p.accept)
@@ -65,15 +86,7 @@ func newGatePost(t testing.TB, server string) (*gatePost, string) {
 		p.set(cut)
 		p.wait.Wait()
 	})
-	u, err := url.Parse(server)
-	if err != nil {
-		t.Fatal(err)
-	}
-	q := u.Query()
-	q.Set("sslmode", "disable")
-	q.Del("host")
-	u.Host, u.RawQuery = p.listener.Addr().String(), q.Encode()
-	return p, u.String()
+	return p
 }
 
 // set changes the road, for connections that there are and for those to come.
@@ -86,6 +99,13 @@ func (p *gatePost) set(r road) {
 			conn.Close() //nolint:errcheck // that is the point
 		}
 		clear(p.conns)
+	}
+	if r == deaf {
+		for conn, ofClient := range p.conns {
+			if half, ok := conn.(*net.TCPConn); ok && ofClient {
+				half.CloseWrite() //nolint:errcheck // that is the point
+			}
+		}
 	}
 	p.changed.Broadcast()
 }
@@ -110,19 +130,26 @@ func (p *gatePost) accept() {
 }
 
 // enter keeps a pair of connections, unless the road is cut.
-func (p *gatePost) enter(pair ...net.Conn) bool {
+func (p *gatePost) enter(client, server net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.conns[client], p.conns[server] = true, false
+	return p.road != cut && !p.closed
+}
+
+// leave closes both ends: the one is gone, and so is the other.
+func (p *gatePost) leave(pair ...net.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, conn := range pair {
-		p.conns[conn] = struct{}{}
+		conn.Close() //nolint:errcheck // it may be closed
+		delete(p.conns, conn)
 	}
-	return p.road != cut && !p.closed
 }
 
 // carry copies one way, as long as the road is open.
 func (p *gatePost) carry(to, from net.Conn) {
-	defer to.Close()   //nolint:errcheck // the other end is gone
-	defer from.Close() //nolint:errcheck // so is this
+	defer p.leave(to, from)
 	buffer := make([]byte, carryBytes)
 	for {
 		n, err := from.Read(buffer)
@@ -130,7 +157,11 @@ func (p *gatePost) carry(to, from net.Conn) {
 		for p.road == frozen && !p.closed {
 			p.changed.Wait()
 		}
+		late := p.road == slow && !p.closed
 		p.mu.Unlock()
+		if late {
+			<-time.After(slowBy)
+		}
 		if n > 0 {
 			if _, err := to.Write(buffer[:n]); err != nil {
 				return

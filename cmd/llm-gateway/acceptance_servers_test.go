@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/url"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -85,5 +87,48 @@ func TestFrozenOwner(t *testing.T) {
 	}
 	if o := k.finish(); o.late == 0 {
 		t.Errorf("%+v: nothing was late", o)
+	}
+}
+
+// TestSickNetwork lets everything between the gateways and their servers happen that happens on networks:
+// connections break, nothing arrives, everything arrives late, or what was said arrives and the answer
+// does not, that of COMMIT among them.
+func TestSickNetwork(t *testing.T) {
+	t.Parallel()
+	k := besiege(t)
+	posts := map[string]*gatePost{}
+	post, through := newGatePost(t, k.p.databaseURL)
+	posts["Postgres"] = post
+	more := []string{"DATABASE_URL=" + through}
+	if at, err := url.Parse(os.Getenv("REDIS_URL")); err == nil && at.Host != "" {
+		posts["Redis"] = postAt(t, "127.0.0.1:0", "tcp", at.Host)
+		more = append(more, "REDIS_URL="+strings.Replace(at.String(), at.Host, posts["Redis"].listener.Addr().String(), 1))
+	}
+	if front, behind, ok := strings.Cut(os.Getenv("TEST_REAL_KAFKA_PROXY"), " "); ok { // the embedded one tells clients where it is itself
+		posts["Kafka"] = postAt(t, front, "tcp", behind)
+		more = append(more, "KAFKA_BROKERS="+front)
+	}
+	for slot := range besieged {
+		k.start(slot, binary(t), more...)
+	}
+	k.begin()
+	faults := map[string]int{}
+	for range sized(16, 200) {
+		for name, p := range posts {
+			if r := road(rand.IntN(8)); r <= deaf {
+				faults[fmt.Sprint(name, " ", []string{"healed", "cut", "frozen", "slow", "deaf"}[r])]++
+				p.set(r)
+			}
+		}
+		<-time.After(time.Duration(rand.Int64N(int64(time.Second))))
+	}
+	for _, p := range posts {
+		p.set(open)
+	}
+	before := k.served()
+	eventually(t, backLimit, "requests are served again", func() bool { return k.served() > before+besieged })
+	t.Logf("%v", faults)
+	if o := k.finish(); o.finished == 0 {
+		t.Errorf("%+v: nothing was tried", o)
 	}
 }
