@@ -244,7 +244,7 @@ func cutTo(s string, n int) string { return s[:min(len(s), n)] }
 func TestAdminNames(t *testing.T) {
 	t.Parallel()
 	e := start(t, options{})
-	for _, name := range []string{"a/b", "auth0|5f7c8ec7", "a+b=c~d@e.f:g-h_i", "..", "a/credits", "+", "a//b", "/", strings.Repeat("n", 128), strings.Repeat("/", 128)} {
+	for _, name := range []string{"a/b", "auth0|5f7c8ec7", "a+b=c~d@e.f:g-h_i", "..", "a/credits", "+", "a//b", "/", "a+b/c", strings.Repeat("n", 128), strings.Repeat("/", 128)} {
 		a := e.admin(http.MethodPost, accountPath(name)+"/credits", `{"amount":"5","reference":"r","open":true}`)
 		if b := e.admin(http.MethodGet, accountPath(name), ""); a.status != 201 || a.json("account").Str != name || b.json("balance").Str != "105" || e.available(name) != "105" {
 			t.Errorf("%.40q: %d %s, then %d %s", name, a.status, a.body, b.status, b.body)

@@ -13,11 +13,12 @@
 //   - Money is decided by the ledger. What is projected may refuse a call early, once the ledger's own
 //     head agrees; it never lets one pass.
 //   - The package knows no database: it declares the small interfaces that it needs (Ledger, Facts,
-//     Projections, Balances, Keys), and cmd hands them in.
+//     Projections, Balances, Journal, Keys), and cmd hands them in.
 //
 // Tests: tables of hostile requests against the whole handler over ledger.Memory; the flow under
 // faults of the simulated provider; recorded traffic of the real providers; fuzzing of the parser;
-// the same calls with a lying cache of balances and without one, whose outcomes must be the same.
+// the same calls with a lying cache of balances and without one, whose outcomes must be the same; every
+// store failing at its n-th call, and every way for a ledger not to answer.
 package gateway
 
 import (

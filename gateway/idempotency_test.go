@@ -104,6 +104,28 @@ func TestReplays(t *testing.T) {
 	}
 }
 
+// TestReplaysPassTheGate: an early no is for new requests; what has been paid for is not kept back by it.
+func TestReplaysPassTheGate(t *testing.T) {
+	t.Parallel()
+	g := startGated(t, options{})
+	body := chatBody("sim-flat", "x", "")
+	first := g.ask("gate", "k", chatPath, body)
+	g.append("gate", domain.Debit{Amount: g.account("gate").Available, Data: domain.MovementData{Reference: "all of it", Actor: "test"}})
+	g.cache.says("0", false)
+	for _, refused := range []int{http.StatusPaymentRequired, http.StatusForbidden} {
+		g.clock.pass(2 * time.Second)
+		if a := g.chat("gate", body); a.status != refused {
+			t.Errorf("a new request: %d %s", a.status, a.body)
+		}
+		checkReplayed(t, "the gate says no", first, g.ask("gate", "k", chatPath, body))
+		g.freeze("gate", true)
+		g.cache.says("0", true)
+	}
+	if got := g.verdicts(); got != "no=2" {
+		t.Errorf("the gate's verdicts: %s", got)
+	}
+}
+
 // TestKeysOfOthers: a key is one account's own.
 func TestKeysOfOthers(t *testing.T) {
 	t.Parallel()
