@@ -70,19 +70,35 @@ var answered = []string{
 	`{"id":"c","model":"gpt-4o-mini","choices":[],"usage":{"prompt_tokens":9,"completion_tokens":33,"total_tokens":42}}`,
 }
 
+// breakage is a way for a stream to end.
+type breakage struct {
+	name, last string // what comes after the events
+	end        func(context.Context) error
+	status     int    // before the first event
+	code       string // the same
+	failure    string // of the error event; "" = it ends well
+	took       time.Duration
+}
+
+// after is a network that brings so many events and then breaks.
+func (c *breakage) after(k int) wire {
+	w := wire{media: "text/event-stream", end: c.end}
+	for _, event := range answered[:k] {
+		w.pieces = append(w.pieces, "data: "+event+"\n\n")
+	}
+	if c.last != "" {
+		w.pieces = append(w.pieces, c.last)
+	}
+	return w
+}
+
 // TestStreamsThatBreakOff lets a stream break off after every number of its events, in every way. What was
 // reported is charged, or else what was delivered; where there is neither, all goes back.
 func TestStreamsThatBreakOff(t *testing.T) {
 	t.Parallel()
 	const failed, cut = "upstream_error", "upstream_errorupstream_error"
-	for _, c := range []struct {
-		name, last string // what comes after the events
-		end        func(context.Context) error
-		status     int    // before the first event
-		code       string // the same
-		failure    string // of the error event; "" = it ends well
-		took       time.Duration
-	}{
+	const oops = `data: {"error":{"message":"oops","type":"server_error","param":null,"code":null}}` + "\n\n"
+	for _, c := range []breakage{
 		{"well", "data: [DONE]\n\n", ends(io.EOF), 200, "", "", 0},
 		{"well, and then the connection breaks", "data: [DONE]\n\n", ends(io.ErrUnexpectedEOF), 200, "", "", 0},
 		{"the connection breaks", "", ends(io.ErrUnexpectedEOF), 502, failed, cut, 0},
@@ -91,40 +107,37 @@ func TestStreamsThatBreakOff(t *testing.T) {
 		{"half an event", `data: {"choices":[{"ind`, ends(io.EOF), 502, failed, cut, 0},
 		{"half an event, ended as a whole one", `data: {"choices":[{"ind` + "\n\n", ends(io.EOF), 502, failed, cut, 0},
 		{"something else", "data: oops\n\n", ends(io.EOF), 502, failed, cut, 0},
-		{"an error event", `data: {"error":{"message":"oops","type":"server_error","param":null,"code":null}}` + "\n\n", ends(io.EOF), 502, failed, "server_error", 0},
-		{"an error event and [DONE]", `data: {"error":{"message":"oops","type":"server_error","param":null,"code":null}}` + "\n\ndata: [DONE]\n\n", ends(io.EOF), 502, failed, "server_error", 0},
+		{"an error event", oops, ends(io.EOF), 502, failed, "server_error", 0},
+		{"an error event and [DONE]", oops + "data: [DONE]\n\n", ends(io.EOF), 502, failed, "server_error", 0},
 		{"nothing more comes", "", stalls, 504, "upstream_timeout", "upstream_timeoutupstream_error", provider.IdleTimeout},
 		{"nothing more comes of an event", `data: {"choices":[{"ind`, stalls, 504, "upstream_timeout", "upstream_timeoutupstream_error", provider.IdleTimeout},
 	} {
 		for k := range len(answered) + 1 {
 			for _, key := range []string{"", "k"} {
-				w := wire{"text/event-stream", nil, c.end}
-				for _, event := range answered[:k] {
-					w.pieces = append(w.pieces, "data: "+event+"\n\n")
-				}
-				w.pieces = append(w.pieces, c.last)
-				if c.last == "" {
-					w.pieces = w.pieces[:k]
-				}
-				bubble(t, options{providers: w.openai(t)}, func(t *testing.T, e *env) {
-					r, began := e.request(http.MethodPost, "vera", streamPath, chatBody("gpt-4o-mini", "hello", "")), time.Now()
-					if key != "" {
-						r.Header.Set("Idempotency-Key", key)
-					}
-					a := e.do(r)
-					name := fmt.Sprintf("%d events, then: %s, key: %s", k, c.name, key)
-					if took := time.Since(began); took != c.took {
-						t.Errorf("%s: it took %s", name, took)
-					}
-					e.checkBrokenOff(name, a, k, c.failure == "")
-					if k == 0 && c.failure != "" {
-						checkError(t, name, a, c.status, "upstream_error", c.code)
-					} else if s := a.events(t); a.status != 200 || s.done != (c.failure == "") || s.failure != c.failure || (len(s.comments) == 1) != s.done {
-						t.Errorf("%s: %d, done: %t, failure %q, %q", name, a.status, s.done, s.failure, s.comments)
-					}
+				bubble(t, options{providers: c.after(k).openai(t)}, func(t *testing.T, e *env) {
+					e.breakOff(fmt.Sprintf("%d events, then: %s, key: %s", k, c.name, key), key, k, &c)
 				})
 			}
 		}
+	}
+}
+
+// breakOff sends the request, and holds what comes of it against what should.
+func (e *env) breakOff(name, key string, k int, c *breakage) {
+	e.t.Helper()
+	r, began := e.request(http.MethodPost, "vera", streamPath, chatBody("gpt-4o-mini", "hello", "")), time.Now()
+	if key != "" {
+		r.Header.Set("Idempotency-Key", key)
+	}
+	a := e.do(r)
+	if took := time.Since(began); took != c.took {
+		e.t.Errorf("%s: it took %s", name, took)
+	}
+	e.checkBrokenOff(name, a, k, c.failure == "")
+	if k == 0 && c.failure != "" {
+		checkError(e.t, name, a, c.status, "upstream_error", c.code)
+	} else if s := a.events(e.t); a.status != 200 || s.done != (c.failure == "") || s.failure != c.failure || (len(s.comments) == 1) != s.done {
+		e.t.Errorf("%s: %d, done: %t, failure %q, %q", name, a.status, s.done, s.failure, s.comments)
 	}
 }
 

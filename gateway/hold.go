@@ -145,7 +145,7 @@ func (g *Gateway) insist(c domain.Command) (domain.Outcome, error) {
 	}
 }
 
-// waits waits for so long; false where ctx ends before.
+// waits passes so much time; false where ctx ends before.
 func waits(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
