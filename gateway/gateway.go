@@ -89,8 +89,9 @@ type Config struct {
 	Currency       string
 	DefaultBalance domain.Amount
 	ReservePolicy  ReservePolicy
-	ModelsArray    bool                            // MODELS_FORMAT=array
-	Ready          func(ctx context.Context) error // nil = ready to serve
+	ModelsArray    bool                               // MODELS_FORMAT=array
+	Ready          func(ctx context.Context) error    // nil = ready to serve
+	Degraded       func(ctx context.Context) []string // what is away that a ready gateway can do without; nil = nothing
 	Version        string
 	Environment    string
 	Metrics        *observe.Metrics
@@ -116,6 +117,7 @@ type Gateway struct {
 	reservePolicy  ReservePolicy
 	modelsArray    bool
 	ready          func(ctx context.Context) error
+	degraded       func(ctx context.Context) []string
 	version        string
 	environment    string
 	metrics        *observe.Metrics
@@ -145,6 +147,9 @@ func New(c Config) (*Gateway, error) {
 	if c.Ready == nil {
 		c.Ready = func(context.Context) error { return nil }
 	}
+	if c.Degraded == nil {
+		c.Degraded = func(context.Context) []string { return nil }
+	}
 	if c.Owned == nil {
 		c.Owned = func() bool { return true }
 	}
@@ -153,7 +158,7 @@ func New(c Config) (*Gateway, error) {
 		owned: c.Owned, journal: c.Journal, stopping: stopping, stop: stop,
 		ledger: c.Ledger, facts: c.Facts, projections: c.Projections, keys: newKeyCache(c.Keys, c.Now), tokens: c.Tokens, prices: c.Prices,
 		providers: c.Providers, missing: c.Missing, owner: c.Owner, currency: c.Currency,
-		defaultBalance: c.DefaultBalance, reservePolicy: c.ReservePolicy, modelsArray: c.ModelsArray, ready: c.Ready,
+		defaultBalance: c.DefaultBalance, reservePolicy: c.ReservePolicy, modelsArray: c.ModelsArray, ready: c.Ready, degraded: c.Degraded,
 		version: c.Version, environment: c.Environment, metrics: c.Metrics, log: c.Log, now: c.Now,
 		accounts: newOpenAccounts(), positions: newPositions(),
 	}

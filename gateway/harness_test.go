@@ -50,6 +50,7 @@ type options struct {
 	keys      gateway.Keys                          // API keys
 	array     bool                                  // MODELS_FORMAT=array
 	ready     func(context.Context) error           // nil = ready
+	degraded  func(context.Context) []string        // nil = nothing is away
 	listen    func(http.Handler) *httptest.Server   // nil = on loopback
 	now       func() time.Time                      // nil = time.Now
 	tokens    func(*testing.T) *gateway.Tokens      // nil = HS256 with testSecret
@@ -160,7 +161,7 @@ func (e *env) makeGateway() *gateway.Gateway {
 		Ledger: appends, Facts: facts, Projections: views, Balances: o.balances, Journal: journal, Owned: o.owned, Keys: o.keys, Tokens: e.tokens,
 		Prices: func() *domain.PriceBook { return e.book }, Providers: o.providers, Missing: o.missing,
 		Owner: uuid.New(), Currency: "USD", DefaultBalance: domain.MustAmount(o.balance), ReservePolicy: o.policy,
-		ModelsArray: o.array, Ready: o.ready, Version: "test", Environment: "development",
+		ModelsArray: o.array, Ready: o.ready, Degraded: o.degraded, Version: "test", Environment: "development",
 		Metrics: observe.NewMetrics(), Log: slog.New(slog.NewJSONHandler(e.logs, nil)), Now: o.now,
 	})
 	if err != nil {

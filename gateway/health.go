@@ -12,7 +12,8 @@ func (g *Gateway) health(c *gin.Context) error {
 	return nil
 }
 
-// readiness is GET /ready: whether requests can be served, and if not, why.
+// readiness is GET /ready: whether requests can be served, and if not, why. Where they can be served
+// without something that is away, it names that.
 func (g *Gateway) readiness(c *gin.Context) error {
 	if g.leaving.Load() {
 		c.JSON(http.StatusServiceUnavailable, gin.H{"status": "not ready", "reason": "shutting down"})
@@ -23,6 +24,10 @@ func (g *Gateway) readiness(c *gin.Context) error {
 		c.JSON(http.StatusServiceUnavailable, gin.H{"status": "not ready", "reason": err.Error()})
 		return nil
 	}
-	c.JSON(http.StatusOK, gin.H{"status": "ready"})
+	answer := gin.H{"status": "ready"}
+	if away := g.degraded(c.Request.Context()); len(away) > 0 {
+		answer["degraded"] = away
+	}
+	c.JSON(http.StatusOK, answer)
 	return nil
 }

@@ -251,3 +251,17 @@ func TestStopWhileTheLedgerIsAway(t *testing.T) {
 		})
 	}
 }
+
+// TestDegraded: a gateway that can do without what is away is ready, and says what it is.
+func TestDegraded(t *testing.T) {
+	t.Parallel()
+	var away []string
+	e := start(t, options{degraded: func(context.Context) []string { return away }})
+	if a := e.get("", "/ready"); a.status != 200 || a.json("degraded").Exists() {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	away = []string{"redis", "journal"}
+	if a := e.get("", "/ready"); a.status != 200 || a.json("status").Str != "ready" || a.json("degraded").Raw != `["redis","journal"]` {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}

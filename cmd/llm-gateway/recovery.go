@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"llm-gateway/domain"
+	"llm-gateway/gateway"
 	"llm-gateway/gateway/observe"
 	"llm-gateway/ledger"
 	"llm-gateway/ledger/journal"
@@ -69,13 +70,29 @@ func startRecovery(ctx context.Context, j *journal.Journal, config ledger.Config
 	draining, end := context.WithCancel(context.WithoutCancel(ctx))
 	r.end = end
 	r.wait.Go(func() {
-		if err := j.Run(draining, l.Append); err != nil {
+		if err := j.Run(draining, booking(l, metrics, log)); err != nil {
 			log.Error("the journal does not drain", "error", err)
 		}
 	})
 	r.sweeper = sweep.StartSweeper(ctx, sweep.Config{Pool: pool, Ledger: l, Owner: owner, Log: log,
 		Hooks: sweep.Hooks{Swept: metrics.Swept, Failed: metrics.SweepFailed}})
 	return r, nil
+}
+
+// booking is how the journal's commands are booked. Overages are alarmed here: their requests have ended.
+func booking(l gateway.Ledger, metrics *observe.Metrics, log *slog.Logger) journal.Append {
+	return func(ctx context.Context, c domain.Command) (domain.Outcome, error) {
+		out, err := l.Append(ctx, c)
+		if err != nil || out.Repeated || len(out.Events) == 0 {
+			return out, err
+		}
+		if d, over := out.Events[len(out.Events)-1].Event.Data.(*domain.OverageData); over {
+			metrics.Overage()
+			log.Error("a charge from the journal exceeded what was reserved for it", "account", c.Account, "billing_request_id", c.Op.Request(),
+				"reason", d.Reason, "position", out.Position().String())
+		}
+		return out, nil
+	}
 }
 
 func leasePool(ctx context.Context, c ledger.Config) (*pgxpool.Pool, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -79,7 +80,7 @@ func wire(ctx context.Context, s *Settings, prices *priceFile, b backend, m ledg
 		Tokens: tokens, Prices: prices.book, Providers: withKillProviders(providers),
 		Missing: missing, Owner: owner, Owned: p.recovery.owner.Held, Currency: m.Currency, DefaultBalance: s.DefaultBalance,
 		ReservePolicy: gateway.ReservePolicy(s.ReservePolicy), ModelsArray: s.ModelsFormat == "array",
-		Ready: readiness(p.ledger), Version: version(), Environment: s.Environment, Metrics: metrics, Log: log,
+		Ready: readiness(p.ledger), Degraded: p.degraded, Version: version(), Environment: s.Environment, Metrics: metrics, Log: log,
 	})
 	return p, err
 }
@@ -146,6 +147,31 @@ func readiness(l *ledger.Postgres) func(context.Context) error {
 		}
 		return fmt.Errorf("%d shards refuse appends: the ledger cannot be compared with the topic, Kafka does not answer", len(refused))
 	}
+}
+
+// awayLook bounds the look at what a gateway can do without.
+const awayLook = 300 * time.Millisecond
+
+// degraded names what is away, or has left something behind, while requests go on: redis and kafka, and
+// the journal while it waits for Postgres.
+func (p *parts) degraded(ctx context.Context) (away []string) {
+	ctx, cancel := context.WithTimeout(ctx, awayLook)
+	defer cancel()
+	var redisAway, kafkaAway error
+	var wait sync.WaitGroup
+	wait.Go(func() { redisAway = p.redis.Ping(ctx).Err() })
+	wait.Go(func() { _, kafkaAway = p.topic.Cluster(ctx) })
+	wait.Wait()
+	if redisAway != nil {
+		away = append(away, "redis")
+	}
+	if kafkaAway != nil {
+		away = append(away, "kafka")
+	}
+	if waiting, _, _ := p.journal.Waiting(); waiting > 0 {
+		away = append(away, "journal")
+	}
+	return away
 }
 
 // tokensOf checks tokens by the shared secret, or by an issuer's public keys, which are fetched now

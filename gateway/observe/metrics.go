@@ -80,9 +80,12 @@ func (m *Metrics) Settled(model string, input, output int64, overage bool) {
 	m.tokens.WithLabelValues(model, "input").Add(float64(input))
 	m.tokens.WithLabelValues(model, "output").Add(float64(output))
 	if overage {
-		m.overages.Inc()
+		m.Overage()
 	}
 }
+
+// Overage counts a charge that exceeded what was reserved for it.
+func (m *Metrics) Overage() { m.overages.Inc() }
 
 // Journaled counts a settlement that the journal was asked to keep, and whether it did.
 func (m *Metrics) Journaled(err error) {
