@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bufio"
+	"context"
 	"net/http"
 	"strings"
 	"sync/atomic"
