@@ -1,11 +1,15 @@
 package journal
 
 import (
+	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/google/uuid"
+
+	"llm-gateway/domain"
 )
 
 // countedDir is a directory that counts the fsyncs of its files.
@@ -67,6 +71,27 @@ func BenchmarkPut(b *testing.B) {
 			mustClose(b, j)
 		})
 	}
+}
+
+// BenchmarkDrain is how fast what waits is handed to a ledger that costs nothing.
+func BenchmarkDrain(b *testing.B) {
+	o := quiet()
+	o.MaxBytes = 1 << 40
+	g := watch(&o)
+	j := mustOpen(b, directory(b.TempDir()), o)
+	var wait sync.WaitGroup
+	for i := range 64 {
+		wait.Go(func() {
+			for range b.N/64 + 1 {
+				mustPut(b, j, settle(fmt.Sprint("account-", i), uuid.New(), "0.0125"))
+			}
+		})
+	}
+	wait.Wait()
+	b.ResetTimer()
+	drainAll(b, j, g, func(context.Context, domain.Command) (domain.Outcome, error) { return domain.Outcome{}, nil })
+	b.StopTimer()
+	mustClose(b, j)
 }
 
 // BenchmarkOpen is how fast what waits is read.

@@ -41,12 +41,13 @@
 //
 // So a bad record (short, or with a wrong CRC) tells whether it may have been acknowledged. If an intact
 // record behind it says that its place had been synced, or the next segment's header does, it was: that
-// is damage, ErrDamaged names the file and the byte, and a person must look. Otherwise it belongs to the
-// last write, which was not finished when the process or the machine died: Open cuts it off, says so in
-// the log, and counts the bytes in TornBytes.
+// is damage, and ErrDamaged names the file and the byte. Otherwise it belongs to the last write, which was
+// not finished when the process or the machine died: Open cuts it off, says so in the log, and counts the
+// bytes in TornBytes.
 //
 // A segment whose commands have all left is deleted, the oldest first; with the last command that
-// waits, the last segment goes too. That needs no fsync to be safe: what comes back is repeated.
+// waits, the last segment goes too. The directory is synced between two deletions, so that what is left
+// is always the end of the journal. A deletion that does not last is no harm: what comes back is repeated.
 //
 // `refused` is one JSON object a line, without the answers that were to be kept. At refusedBytes it
 // becomes `refused.old`, whose earlier content is dropped: so the last refusedBytes at least are there.
@@ -63,8 +64,10 @@
 //   - Power is lost: as when the process is killed, in whatever order the disk wrote the last write.
 //   - The disk is full: Put fails, and works again when there is room.
 //   - The journal is full (MaxBytes): ErrFull, until segments have drained.
-//   - A bit flips in a record that is known to have been synced: ErrDamaged at Open. In the last write of
-//     a process that did not Close, it cannot be told from a torn write, and is cut off.
+//   - A bit flips in a record that is known to have been synced: ErrDamaged at Open. Read lists what can be
+//     read. The rest can be drained by hand: first from a directory with the segments up to the damaged
+//     one, which is cut at the byte that the error names, then from one with those behind it. In the last
+//     write of a process that did not Close, a flip cannot be told from a torn write, and is cut off.
 //   - A record cannot be read while draining: it stays, holds up its account, and is logged.
 //   - The ledger refuses one account or shard for ever: its commands wait, and so does the deletion of
 //     their segments and of all later ones; the commands of others are booked.
@@ -76,10 +79,12 @@
 //
 // # How it is tested
 //
-// On files in memory that can fail at any call and lose power at any moment, with every sector of what
-// was not synced kept or lost by chance: after each failure, and in random histories, exactly what was
-// acknowledged is there (faults_test.go, power_test.go). On real files: the tail torn at every byte,
-// every bit flipped, a child process killed amid concurrent Puts, hostile bytes (FuzzRead). Codec and
-// draining by properties and against a ledger in memory, whose books must be right to the digit after
-// any number of repeats.
+// On files in memory that can fail at any call and lose power at any call, with every sector and every name
+// that was not synced kept or lost by chance: after each failure, and in random histories of several
+// lives, exactly what was acknowledged is there (disk_test.go, faults_test.go, power_test.go). The tail is
+// torn at every byte, bits are flipped everywhere, hostile bytes are read (torn_test.go). On real files, a
+// child process is killed amid concurrent Puts, again and again (kill_test.go). The codec, by random
+// commands that must lead to the same events, byte for byte. Draining, on a clock of its own, by ledgers
+// that fail, hang, and answer too late (drain_test.go); and by a real ledger in memory, whose books must
+// be right to the digit after any number of repeats (ledger_test.go).
 package journal

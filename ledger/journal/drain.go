@@ -73,9 +73,23 @@ type drain struct {
 	book     Append
 	results  chan result // has room for all
 	flying   int
-	unsynced bool      // a deletion is not durable yet
-	told     time.Time // when a failure was last logged
-	failures int       // since then
+	unsynced bool // a deletion is not durable yet
+
+	away, unreadable, undeleted throttle // of what is logged
+}
+
+// throttle lets something be logged once every tellEvery: when Postgres is away, all tries fail.
+type throttle struct {
+	last time.Time
+	n    int // how often it has happened since
+}
+
+func (t *throttle) log(log func(string, ...any), text string, args ...any) {
+	t.n++
+	if now := time.Now(); now.Sub(t.last) >= tellEvery {
+		log(text, append(args, "times", t.n)...)
+		t.last, t.n = now, 0
+	}
 }
 
 // result is what became of the first command of a line: booked, refused, or neither, and then why.
@@ -107,19 +121,34 @@ func (d *drain) try(ctx context.Context, q *line) result {
 	d.mu.Unlock()
 	c, err := d.read(e)
 	if err != nil {
-		d.log.Error("a command in the journal cannot be read: its account waits", "account", q.account,
-			"segment", e.segment.name, "byte", e.at, "error", err)
-		return result{line: q, err: err}
+		return result{line: q, err: fmt.Errorf("%w: %w", errUnreadable, err)}
 	}
 	ctx, cancel := context.WithTimeout(ctx, tryTime)
 	defer cancel()
 	_, err = d.book(ctx, c)
-	var rejection *domain.Rejection
-	if errors.As(err, &rejection) {
-		return result{line: q, refused: true, err: d.refuse(c, rejection)}
+	if reason := refusal(err); reason != "" {
+		return result{line: q, refused: true, err: d.refuse(c, reason, err)}
 	}
 	return result{line: q, err: err}
 }
+
+// Unstorable is the reason of a refusal by domain.ErrUnstorable.
+const Unstorable domain.Reject = "unstorable"
+
+// refusal is why the ledger will never take a command, or "" if it has taken it or may yet.
+func refusal(err error) domain.Reject {
+	var rejection *domain.Rejection
+	switch {
+	case errors.As(err, &rejection):
+		return rejection.Reason
+	case errors.Is(err, domain.ErrUnstorable):
+		return Unstorable
+	}
+	return ""
+}
+
+// errUnreadable says that a record could not be had from the disk.
+var errUnreadable = errors.New("a command in the journal cannot be read")
 
 // read gets a command from the disk, where it was intact when it was written or opened.
 func (j *Journal) read(e entry) (domain.Command, error) {
@@ -136,8 +165,8 @@ func (j *Journal) read(e entry) (domain.Command, error) {
 }
 
 // refuse keeps a command that the ledger has refused for good. It leaves the journal only after that.
-func (j *Journal) refuse(c domain.Command, why *domain.Rejection) error {
-	first, err := j.refused.keep(c, why, j.options.Now())
+func (j *Journal) refuse(c domain.Command, reason domain.Reject, why error) error {
+	first, err := j.refused.keep(c, reason, why, j.options.Now())
 	if err != nil {
 		return fmt.Errorf("keeping a refused command: %w", err)
 	}
@@ -200,14 +229,13 @@ func (d *drain) finish(ctx context.Context, r result) {
 	d.tell()
 }
 
-// complain logs that something was not booked, once in a while: when Postgres is away, all tries fail.
+// complain logs that something was not booked.
 func (d *drain) complain(r result) {
-	d.failures++
-	if now := time.Now(); now.Sub(d.told) >= tellEvery {
-		d.log.Warn("commands wait in the journal: the ledger does not take them", "account", r.line.account,
-			"failures", d.failures, "error", r.err)
-		d.told, d.failures = now, 0
+	if errors.Is(r.err, errUnreadable) {
+		d.unreadable.log(d.log.Error, "an account waits in the journal", "account", r.line.account, "error", r.err)
+		return
 	}
+	d.away.log(d.log.Warn, "the ledger does not take what waits in the journal", "account", r.line.account, "error", r.err)
 }
 
 // clear deletes the segments of which nothing waits, the oldest first, so that what is left is always the
@@ -216,7 +244,7 @@ func (d *drain) clear() {
 	for {
 		if d.unsynced {
 			if err := d.dir.Sync(); err != nil {
-				d.log.Warn("the journal's directory could not be synced", "error", err)
+				d.undeleted.log(d.log.Warn, "the journal's directory cannot be synced", "error", err)
 				return
 			}
 			d.unsynced = false
@@ -226,7 +254,7 @@ func (d *drain) clear() {
 			return
 		}
 		if err := d.dir.Remove(s.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			d.log.Warn("a drained segment of the journal could not be deleted", "segment", s.name, "error", err)
+			d.undeleted.log(d.log.Warn, "a drained segment of the journal cannot be deleted", "segment", s.name, "error", err)
 			return
 		}
 		d.unsynced = true

@@ -88,6 +88,26 @@ func TestOneAfterTheOther(t *testing.T) {
 	}
 }
 
+// TestRetriesQueue wants an account that failed to go behind those that are ready when its pause is over.
+func TestRetriesQueue(t *testing.T) {
+	t.Parallel()
+	l := newLines()
+	now := time.Now()
+	l.add("stuck", entry{segment: &segment{}})
+	l.failed(l.take(now), now)
+	l.add("well", entry{segment: &segment{}})
+	if q := l.take(now.Add(firstPause - 1)); q.account != "well" || l.take(now) != nil {
+		t.Errorf("%s is taken within its pause", q.account)
+	}
+	l.add("new", entry{segment: &segment{}})
+	if q := l.take(now.Add(firstPause)); q.account != "new" {
+		t.Errorf("%s is taken first", q.account)
+	}
+	if q := l.take(now.Add(firstPause)); q.account != "stuck" {
+		t.Errorf("%s is taken", q.account)
+	}
+}
+
 // TestNeverSkips lets the ledger fail in every way that decides nothing, and wants the same command again,
 // after pauses that grow to their bound, while other accounts go on.
 func TestNeverSkips(t *testing.T) {

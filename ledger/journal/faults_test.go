@@ -241,6 +241,31 @@ func TestNoTrustAfterFsync(t *testing.T) {
 	}
 }
 
+// TestFailThenPower lets a call fail, and the power go some calls later.
+func TestFailThenPower(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(16) {
+		for first := 1; first <= 8; first++ {
+			for then := 1; then <= 12; then++ {
+				d := newDisk(seed)
+				j := mustOpen(t, d, smallSegments())
+				p := newPast()
+				p.put(j, "alice")
+				p.put(j, "alice")
+				d.fail(first)
+				p.put(j, "alice") // in a new segment
+				d.failOff(then)
+				p.put(j, "alice")
+				p.put(j, "alice")
+				j.Close()
+				d = d.powerLoss()
+				p.check(t, waits(t, d))
+				mustClose(t, mustOpen(t, d, smallSegments()))
+			}
+		}
+	}
+}
+
 // TestDiskFull wants a disk that takes nothing not to fill with beginnings, and the journal to go on when
 // there is room.
 func TestDiskFull(t *testing.T) {

@@ -111,11 +111,6 @@ func wantIDs(t tester, what string, got, want []uuid.UUID) {
 	}
 }
 
-// away is a ledger that cannot be reached.
-func away(context.Context, domain.Command) (domain.Outcome, error) {
-	return domain.Outcome{}, domain.ErrUnavailable
-}
-
 // booker is a ledger that books everything, remembers in which order, and watches over accounts: no
 // two commands of one may be with it at once.
 type booker struct {

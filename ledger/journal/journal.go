@@ -141,9 +141,6 @@ func open(dir files, o Options) (*Journal, error) {
 // restore brings back what waited when the journal was last open.
 func (j *Journal) restore() error {
 	all, err := findChain(j.dir)
-	if err == nil {
-		err = j.refused.load()
-	}
 	if err != nil {
 		return err
 	}
@@ -155,19 +152,16 @@ func (j *Journal) restore() error {
 	if j.waiting > 0 {
 		j.log.Info("the journal was not empty", "commands", j.waiting, "bytes", j.used)
 	}
-	return nil
+	return j.refused.load()
 }
 
-// take adds a segment that was found. Where nothing in it waits, Run deletes it in its turn.
+// take adds a segment that was found. Nothing is changed before all has been read.
 func (j *Journal) take(f *found) error {
 	s := &segment{name: f.name, number: f.number, size: f.size}
 	j.number = f.number
 	if !f.begun {
 		l, err := load(j.dir, f)
 		if err != nil {
-			return err
-		}
-		if err := j.trust(f, l); err != nil {
 			return err
 		}
 		s.size = int64(len(l.bytes))
@@ -177,6 +171,9 @@ func (j *Journal) take(f *found) error {
 				return err
 			}
 			j.add(s, w)
+		}
+		if err := j.trust(f, l); err != nil {
+			return err
 		}
 	}
 	if s.left > 0 {

@@ -145,7 +145,7 @@ func TestMoney(t *testing.T) {
 		t.Errorf("refused: %v", refused)
 	}
 	marked := slices.DeleteFunc(events, func(e string) bool { return !strings.Contains(e, `"spooled_at":"2`) })
-	if len(marked) != 7*users { // commit and refund, refund, reserve and commit and refund, overage
+	if len(marked) != 7*users { // 2 of the first settlement, 1 of the release, 3 and 1 of the spooled
 		t.Errorf("%d events say that they waited", len(marked))
 	}
 }

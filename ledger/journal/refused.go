@@ -98,7 +98,7 @@ func readRefusal(b []byte) (wireRefusal, domain.Command, error) {
 }
 
 // keep makes a refused command durable; first says that it was not there yet.
-func (r *refusals) keep(c domain.Command, why *domain.Rejection, now time.Time) (first bool, err error) {
+func (r *refusals) keep(c domain.Command, reason domain.Reject, why error, now time.Time) (first bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.known[c.ID] || r.before[c.ID] {
@@ -112,7 +112,7 @@ func (r *refusals) keep(c domain.Command, why *domain.Rejection, now time.Time) 
 	if err != nil {
 		return false, err
 	}
-	line, err := marshal(wireRefusal{domain.EventTime(now), why.Reason, why.Error(), command})
+	line, err := marshal(wireRefusal{domain.EventTime(now), reason, why.Error(), command})
 	if err != nil {
 		return false, err
 	}

@@ -17,6 +17,34 @@ import (
 	"llm-gateway/domain"
 )
 
+// TestUnstorable wants what no ledger can ever hold to be refused, and not to hold up its account.
+func TestUnstorable(t *testing.T) {
+	t.Parallel()
+	d := newDisk(1)
+	o := quiet()
+	g := watch(&o)
+	j := mustOpen(t, d, o)
+	c := release("alice")
+	mustPut(t, j, c)
+	mustPut(t, j, release("alice"))
+	b := &booker{before: func(_ context.Context, got domain.Command) error {
+		if got.ID == c.ID {
+			return fmt.Errorf("%w: a column is too short", domain.ErrUnstorable)
+		}
+		return nil
+	}}
+	drainAll(t, j, g, b.append)
+	mustClose(t, j)
+	for e, err := range read(d) {
+		if err != nil || e.Refused.Reason != Unstorable || e.Command.ID != c.ID || !strings.Contains(e.Refused.Error, "column") {
+			t.Errorf("%v %v", e, err)
+		}
+	}
+	if len(b.ids("")) != 1 || len(refusedIDs(t, d)) != 1 {
+		t.Errorf("%d booked", len(b.ids("")))
+	}
+}
+
 // refuser refuses all of some accounts.
 func refuser(accounts ...string) *booker {
 	return &booker{before: func(_ context.Context, c domain.Command) error {
@@ -38,8 +66,7 @@ func TestRefused(t *testing.T) {
 	o.Log = slog.New(slog.NewTextHandler(&log, nil))
 	o.Now = func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }
 	o.Hooks.Refused = func(c domain.Command, err error) {
-		var rejection *domain.Rejection
-		if !errors.As(err, &rejection) {
+		if _, ok := errors.AsType[*domain.Rejection](err); !ok {
 			t.Errorf("told %v", err)
 		}
 		told = append(told, c)
@@ -106,6 +133,11 @@ func TestRefusedIsBounded(t *testing.T) {
 		size += len(n.seen)
 	}
 	kept := refusedIDs(t, d)
+	for e := range read(d) { // those in the old file too
+		if first, err := j.refused.keep(e.Command, Unstorable, errors.New("again"), time.Now()); first || err != nil {
+			t.Errorf("%s is kept twice: %v", e.Command.ID, err)
+		}
+	}
 	if size > 4000 || len(kept) < 4 || size < 2000 {
 		t.Errorf("%d bytes, %d commands", size, len(kept))
 	}
@@ -138,6 +170,36 @@ func TestRefusedCannotBeKept(t *testing.T) {
 	})
 }
 
+// TestRefusedPower lets the power go at every call of a file that becomes the old one again and again, and
+// wants the newest that were kept to be there, as many as a file has.
+func TestRefusedPower(t *testing.T) {
+	t.Parallel()
+	const lines = 3
+	for seed := range uint64(20) {
+		for n, gone := 1, true; gone; n++ {
+			d := newDisk(seed)
+			d.failOff(n)
+			r := &refusals{dir: d, known: map[uuid.UUID]bool{}}
+			var kept []uuid.UUID
+			for range 3*lines + 1 {
+				c := release("alice")
+				c.SpooledAt = time.Unix(1, 0)
+				if _, err := r.keep(c, Unstorable, errors.New("why"), time.Unix(1, 0)); err == nil {
+					kept = append(kept, c.ID)
+				}
+				r.max = lines * r.size / int64(max(1, len(r.known)))
+			}
+			gone = d.isOff()
+			got := refusedIDs(t, d.powerLoss())
+			got = slices.DeleteFunc(got, func(id uuid.UUID) bool { return !slices.Contains(kept, id) })
+			if len(got) < min(lines, len(kept)) {
+				t.Fatalf("power went at call %d: %d are there of %d", n, len(got), len(kept))
+			}
+			wantIDs(t, "the newest", got, kept[len(kept)-len(got):])
+		}
+	}
+}
+
 // TestRefusedTorn cuts the file at every byte, and wants whole lines to be listed, and the next one to
 // follow them.
 func TestRefusedTorn(t *testing.T) {
@@ -147,11 +209,11 @@ func TestRefusedTorn(t *testing.T) {
 	if err := r.load(); err != nil {
 		t.Fatal(err)
 	}
-	why := &domain.Rejection{Reason: domain.RejectAlreadySettled, Account: "alice"}
+	why := errors.New("why")
 	keep := func(r *refusals) uuid.UUID {
 		c := release("alice")
 		c.SpooledAt = time.Now()
-		if first, err := r.keep(c, why, time.Now()); err != nil || !first {
+		if first, err := r.keep(c, Unstorable, why, time.Now()); err != nil || !first {
 			t.Fatal(first, err)
 		}
 		return c.ID

@@ -56,14 +56,14 @@ type header struct {
 	previous link
 }
 
-func appendHeader(b []byte, h header) []byte {
-	start := len(b)
+func (h header) bytes() []byte {
+	b := make([]byte, 0, headerSize)
 	b = append(b, magic...)
 	b = binary.BigEndian.AppendUint32(b, segmentVersion)
 	b = binary.BigEndian.AppendUint64(b, h.number)
 	b = binary.BigEndian.AppendUint64(b, h.previous.number)
 	b = binary.BigEndian.AppendUint64(b, uint64(h.previous.size))
-	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
+	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
 // errBadHeader says that a segment does not begin with its header.

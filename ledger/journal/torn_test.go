@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -152,27 +154,69 @@ func TestBitFlips(t *testing.T) {
 		}
 		for name, content := range w.files {
 			for bit := range 8 * len(content) {
-				if bit/8 >= headerSize+frameSize && bit%8 != bit/8%8 {
-					continue
+				if bit/8 < headerSize+frameSize || bit%8 == bit/8%8 {
+					w.flip(t, name, bit, name == w.last && int64(bit/8) >= lastWrite, int(lastWrite))
 				}
-				flipped := bytes.Clone(content)
-				flipped[bit/8] ^= 1 << (bit % 8)
-				d := w.with(name, flipped)
-				j, err := open(d, smallSegments())
-				if name == w.last && int64(bit/8) >= lastWrite {
-					if err != nil {
-						t.Fatalf("bit %d of the last write: %v", bit, err)
-					}
-					j.Close()
-					wantIDs(t, "without the last write", waits(t, d), w.ids[:w.before(int(lastWrite))])
-					continue
+			}
+		}
+	}
+}
+
+// flip flips one bit and opens.
+func (w *written) flip(t *testing.T, name string, bit int, torn bool, lastWrite int) {
+	t.Helper()
+	flipped := bytes.Clone(w.files[name])
+	flipped[bit/8] ^= 1 << (bit % 8)
+	d := w.with(name, flipped)
+	j, err := open(d, smallSegments())
+	if torn {
+		if err != nil {
+			t.Fatalf("bit %d of the last write: %v", bit, err)
+		}
+		j.Close()
+		wantIDs(t, "without the last write", waits(t, d), w.ids[:w.before(lastWrite)])
+		return
+	}
+	if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), name) {
+		t.Fatalf("bit %d of %s, %d bytes: %v", bit, name, len(flipped), err)
+	}
+	if !bytes.Equal(d.names[name].seen, flipped) {
+		t.Fatal("what is damaged was changed")
+	}
+}
+
+// TestHole wants a write of several records that reached the disk with a hole in it to be taken for torn, since
+// it was never acknowledged, unless a later write shows that it was.
+func TestHole(t *testing.T) {
+	t.Parallel()
+	c := release("alice")
+	c.SpooledAt = time.Now()
+	payload, err := encode(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := header{number: 1}.bytes()
+	b = appendFrame(b, 1, headerSize, payload)
+	acked := len(b)
+	for range 3 {
+		b = appendFrame(b, 1, int64(acked), payload)
+	}
+	later := appendFrame(bytes.Clone(b), 1, int64(len(b)), payload)
+	for at := acked; at < len(b); at += 10 {
+		for _, whole := range [][]byte{b, later} {
+			d := newDisk(1)
+			holed := bytes.Clone(whole)
+			clear(holed[at:min(at+sector, len(b))])
+			d.names[segmentName(1)] = &inode{seen: holed, dirty: map[int]bool{}}
+			j, err := open(d, quiet())
+			if known := len(whole) == len(later); known != errors.Is(err, ErrDamaged) {
+				t.Fatalf("a hole at %d of %d: %v", at, len(whole), err)
+			}
+			if err == nil {
+				if n, _, _ := j.Waiting(); n != 1+(at-acked)/(len(payload)+frameSize) {
+					t.Fatalf("a hole at %d: %d wait", at, n)
 				}
-				if !errors.Is(err, ErrDamaged) || !bytes.Contains([]byte(err.Error()), []byte(name)) {
-					t.Fatalf("bit %d of %s, %d bytes: %v", bit, name, len(content), err)
-				}
-				if !bytes.Equal(d.names[name].seen, flipped) {
-					t.Fatal("what is damaged was changed")
-				}
+				j.Close()
 			}
 		}
 	}
@@ -202,6 +246,39 @@ func TestReadGoesOnBehindDamage(t *testing.T) {
 	}
 }
 
+// TestRepair does what the package's description says of a damaged journal: all but what stands in the damaged
+// segment from the damage on is booked.
+func TestRepair(t *testing.T) {
+	t.Parallel()
+	w := writeEight(t, true)
+	name := segmentName(2)
+	records, _, _ := scan(w.files[name], 2)
+	cut := records[1].at
+	w.files[name][cut+frameSize]++
+	if _, err := open(w.with("", nil), quiet()); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%s at byte %d:", name, cut)) {
+		t.Fatal(err)
+	}
+	upTo, behind := w.with(name, w.files[name][:cut]), w.with("", nil)
+	for n := range w.files {
+		if n > name {
+			delete(upTo.names, n)
+		} else {
+			delete(behind.names, n)
+		}
+	}
+	b := &booker{}
+	for _, d := range []*disk{upTo, behind} {
+		o := quiet()
+		g := watch(&o)
+		j := mustOpen(t, d, o)
+		drainAll(t, j, g, b.append)
+		mustClose(t, j)
+	}
+	first, _, _ := scan(w.files[segmentName(1)], 1)
+	lost := len(first) + 1
+	wantIDs(t, "all but the damaged one", b.ids(""), slices.Delete(slices.Clone(w.ids), lost, lost+1))
+}
+
 // TestSegmentMissing wants a segment that somebody deleted between others to be missed.
 func TestSegmentMissing(t *testing.T) {
 	t.Parallel()
@@ -216,7 +293,7 @@ func TestSegmentMissing(t *testing.T) {
 	if _, err := open(d, quiet()); !errors.Is(err, ErrDamaged) {
 		t.Fatalf("a segment under another's name: %v", err)
 	}
-	d = w.with(w.last, append(appendHeader(nil, header{number: 9}), 0))
+	d = w.with(w.last, append(header{number: 9}.bytes(), 0))
 	if _, err := open(d, quiet()); !errors.Is(err, ErrDamaged) {
 		t.Fatalf("a header of another segment: %v", err)
 	}
@@ -241,15 +318,18 @@ func TestStaleBlocks(t *testing.T) {
 // TestNewer wants a journal of a newer release to be refused, not to be damaged.
 func TestNewer(t *testing.T) {
 	t.Parallel()
-	b := appendHeader(nil, header{number: 1})
+	b := header{number: 1}.bytes()
 	record := appendFrame(bytes.Clone(b), 1, headerSize, []byte(`{"v":2}`))
 	b[11]++ // the version
 	segment := newerHeader(b)
-	for _, content := range [][]byte{record, segment} {
+	for _, content := range [][]byte{record, segment, append(bytes.Clone(record), "torn"...)} {
 		d := newDisk(1)
 		d.names[segmentName(1)] = &inode{seen: content, safe: content, dirty: map[int]bool{}}
 		if _, err := open(d, quiet()); !errors.Is(err, ErrTooNew) || errors.Is(err, ErrDamaged) {
 			t.Errorf("%v", err)
+		}
+		if !bytes.Equal(d.names[segmentName(1)].seen, content) {
+			t.Error("it was changed")
 		}
 	}
 }
@@ -258,7 +338,7 @@ func TestNewer(t *testing.T) {
 func TestForeign(t *testing.T) {
 	t.Parallel()
 	d := newDisk(1)
-	content := appendFrame(appendHeader(nil, header{number: 1}), 1, headerSize, []byte(`{"v":1,"op":"credit"}`))
+	content := appendFrame(header{number: 1}.bytes(), 1, headerSize, []byte(`{"v":1,"op":"credit"}`))
 	d.names[segmentName(1)] = &inode{seen: content, safe: content, dirty: map[int]bool{}}
 	if _, err := open(d, quiet()); !errors.Is(err, ErrDamaged) {
 		t.Errorf("%v", err)
@@ -309,7 +389,7 @@ func FuzzRead(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	b := appendHeader(nil, header{number: 1})
+	b := header{number: 1}.bytes()
 	f.Add(b, false)
 	f.Add(payload, true)
 	b = appendFrame(b, 1, headerSize, payload)
@@ -319,7 +399,7 @@ func FuzzRead(f *testing.F) {
 	f.Add(appendFrame(b, 1, int64(len(b)), nil), false)
 	f.Fuzz(func(t *testing.T, b []byte, framed bool) {
 		if framed { // else hardly anything would get behind the CRC
-			b = appendFrame(appendHeader(nil, header{number: 1}), 1, headerSize, b)
+			b = appendFrame(header{number: 1}.bytes(), 1, headerSize, b)
 		}
 		readHeader(b)
 		records, intact, synced := scan(b, 1)

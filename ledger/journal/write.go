@@ -190,7 +190,7 @@ func (j *Journal) begin(h header) (*segment, error) {
 	f, err := j.dir.Create(s.name)
 	if err == nil {
 		s.file = f
-		err = writeSynced(f, appendHeader(nil, h), 0)
+		err = writeSynced(f, h.bytes(), 0)
 	}
 	if err == nil {
 		err = j.dir.Sync()
