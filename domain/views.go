@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -145,7 +146,13 @@ type Reading struct {
 // CachedBalance is what a cache knows of an account's projected balance.
 type CachedBalance struct {
 	Spendable Amount // available + credit limit, rounded down
+	Available Amount // to the last digit
+	Reserved  Amount // the same
 	Frozen    bool
 	Position  Position // the account's last event that it includes
 	Epoch     int64    // of the shard: how often the ledger was recovered
 }
+
+// ErrBalanceUnknown says that a cache does not know an account's balance, so that nobody can say what may
+// be spent of it.
+var ErrBalanceUnknown = errors.New("the balance is not known")

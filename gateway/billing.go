@@ -14,6 +14,13 @@ import (
 	"llm-gateway/domain"
 )
 
+const (
+	// lastKnownTime bounds the wait for the cache where nobody else can answer.
+	lastKnownTime = 500 * time.Millisecond
+	// freshTime bounds the wait for the projected balance where the cache may have one.
+	freshTime = 3 * time.Second
+)
+
 // number writes an amount as a JSON number with its exact digits.
 type number domain.Amount
 
@@ -25,30 +32,71 @@ type balanceAnswer struct {
 	Balance  number `json:"balance"` // available
 	Reserved number `json:"reserved"`
 	Currency string `json:"currency"`
+	Stale    bool   `json:"stale,omitempty"` // it is what the cache knew last
 	reading
 }
 
-// balance is GET /billing/balance.
+// balance is GET /billing/balance. Where the projections cannot be read, it is what the cache knew last.
 func (g *Gateway) balance(c *gin.Context) error {
-	who := identityOf(c)
 	atLeast, err := g.atLeast(c)
 	if err != nil {
 		return err
 	}
-	account, r, err := g.projections.Balance(c.Request.Context(), who.Account, atLeast)
-	if err == nil && account == nil && atLeast.Seq == 0 {
-		account, r, err = g.balanceOfNew(c.Request.Context(), who.Account, r)
+	ctx, name := c.Request.Context(), identityOf(c).Account
+	if g.outage.away() && g.staleBalance(c, name) {
+		return nil
 	}
+	account, r, err := g.projectedBalance(ctx, name, atLeast)
 	if err != nil {
+		if g.staleBalance(c, name) {
+			return nil
+		}
 		return ledgerError(fmt.Errorf("reading the balance: %w", err))
 	}
 	current := g.reading(c, r)
 	if account == nil {
 		return unavailable("projection_behind", "Your account is open, but its balance is not known here yet. Please retry.", nil)
 	}
-	c.JSON(http.StatusOK, balanceAnswer{UserID: who.Account, Balance: number(account.Available),
+	c.JSON(http.StatusOK, balanceAnswer{UserID: name, Balance: number(account.Available),
 		Reserved: number(account.Reserved), Currency: g.currency, reading: current})
 	return nil
+}
+
+// projectedBalance is an account as the projection has it, nil where that is nothing.
+func (g *Gateway) projectedBalance(ctx context.Context, name string, atLeast domain.Position) (*domain.Account, domain.Reading, error) {
+	if g.gate != nil {
+		bounded, cancel := context.WithTimeout(ctx, freshTime)
+		defer cancel()
+		ctx = bounded
+	}
+	account, r, err := g.projections.Balance(ctx, name, atLeast)
+	if err == nil && account == nil && atLeast.Seq == 0 {
+		return g.balanceOfNew(ctx, name, r)
+	}
+	return account, r, err
+}
+
+// staleBalance answers with the balance that the cache knew last; false where it knows none.
+func (g *Gateway) staleBalance(c *gin.Context, name string) bool {
+	known, ok := g.lastKnown(c.Request.Context(), name)
+	if !ok {
+		return false
+	}
+	c.JSON(http.StatusOK, balanceAnswer{UserID: name, Balance: number(known.Available), Reserved: number(known.Reserved),
+		Currency: g.currency, Stale: true, reading: reading{Position: positionText(known.Position)}})
+	return true
+}
+
+// lastKnown is what the cache knows of an account's balance; false where that is nothing, or there is no
+// cache.
+func (g *Gateway) lastKnown(ctx context.Context, name string) (domain.CachedBalance, bool) {
+	if g.gate == nil {
+		return domain.CachedBalance{}, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, lastKnownTime)
+	defer cancel()
+	known, ok, err := g.gate.balances.Balance(ctx, name)
+	return known, ok && err == nil
 }
 
 // balanceOfNew waits for an account that the projection has not seen: it is open, by another gateway

@@ -65,6 +65,9 @@ func unavailable(code, message string, cause error) *Error {
 // ledgerError says what a client is told about an error of the ledger.
 func ledgerError(err error) *Error {
 	rejection := new(domain.Rejection)
+	if e := new(Error); errors.As(err, &e) {
+		return e
+	}
 	switch {
 	case errors.Is(err, domain.ErrOverloaded):
 		return unavailable("overloaded", "Too many requests are waiting. Please retry.", err)

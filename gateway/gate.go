@@ -41,6 +41,9 @@ func (g *Gateway) refuseEarly(ctx context.Context, k *call) error {
 	if g.gate == nil || k.key != "" { // a repeat is answered whatever the balance
 		return nil
 	}
+	if g.spools() && g.outage.away() { // nothing can be confirmed, and the hold asks the same cache
+		return nil
+	}
 	verdict, rejection := g.judge(ctx, k)
 	g.metrics.Gate(verdict)
 	if rejection == nil {

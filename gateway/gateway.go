@@ -11,9 +11,9 @@
 //   - A hold is settled or released exactly once, whatever happens to the request.
 //   - Errors are one type (Error), rendered in one place; they never hold credentials or prompts.
 //   - Money is decided by the ledger. What is projected may refuse a call early, once the ledger's own
-//     head agrees; it never lets one pass.
+//     head agrees; it lets one pass only while the ledger is away and the operator chose so (spool.go).
 //   - The package knows no database: it declares the small interfaces that it needs (Ledger, Facts,
-//     Projections, Balances, Journal, Keys), and cmd hands them in.
+//     Projections, Balances, Journal, Spool, Keys), and cmd hands them in.
 //
 // Tests: tables of hostile requests against the whole handler over ledger.Memory; the flow under
 // faults of the simulated provider; recorded traffic of the real providers; fuzzing of the parser;
@@ -79,6 +79,7 @@ type Config struct {
 	Projections    Projections
 	Balances       Balances // nil = no cache: Postgres alone decides
 	Journal        Journal  // nil = none: only the ledger makes settlements durable
+	Spool          Spool    // with a Journal: calls go on while the ledger is away; nil = they are denied
 	Keys           Keys
 	Tokens         *Tokens
 	Prices         func() *domain.PriceBook // the book in force now
@@ -112,6 +113,7 @@ type Gateway struct {
 	owner          uuid.UUID
 	owned          func() bool
 	journal        Journal
+	spool          Spool
 	currency       string
 	defaultBalance domain.Amount
 	reservePolicy  ReservePolicy
@@ -124,11 +126,13 @@ type Gateway struct {
 	log            *slog.Logger
 	now            func() time.Time
 
-	accounts  *openAccounts
-	positions *positions
-	gate      *gate // nil = none
-	engine    *gin.Engine
-	tasks     sync.WaitGroup // requests under way, and what background started
+	accounts   *openAccounts
+	positions  *positions
+	outage     *outage
+	gate       *gate        // nil = none
+	spoolAfter atomic.Int64 // nothing is spooled before, in Unix nanoseconds
+	engine     *gin.Engine
+	tasks      sync.WaitGroup // requests under way, and what background started
 
 	leaving  atomic.Bool     // no longer ready
 	stopping context.Context // ends when calls under way cannot be waited for
@@ -155,12 +159,12 @@ func New(c Config) (*Gateway, error) {
 	}
 	stopping, stop := context.WithCancel(context.Background())
 	g := &Gateway{
-		owned: c.Owned, journal: c.Journal, stopping: stopping, stop: stop,
+		owned: c.Owned, journal: c.Journal, spool: c.Spool, stopping: stopping, stop: stop,
 		ledger: c.Ledger, facts: c.Facts, projections: c.Projections, keys: newKeyCache(c.Keys, c.Now), tokens: c.Tokens, prices: c.Prices,
 		providers: c.Providers, missing: c.Missing, owner: c.Owner, currency: c.Currency,
 		defaultBalance: c.DefaultBalance, reservePolicy: c.ReservePolicy, modelsArray: c.ModelsArray, ready: c.Ready, degraded: c.Degraded,
 		version: c.Version, environment: c.Environment, metrics: c.Metrics, log: c.Log, now: c.Now,
-		accounts: newOpenAccounts(), positions: newPositions(),
+		accounts: newOpenAccounts(), positions: newPositions(), outage: &outage{log: c.Log},
 	}
 	if c.Balances != nil {
 		g.gate = newGate(c.Balances, c.Facts, c.Now)

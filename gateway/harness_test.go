@@ -43,7 +43,8 @@ type options struct {
 	facts     func(gateway.Facts) gateway.Facts   // the same for reading
 	views     func(gateway.Projections) gateway.Projections
 	balances  gateway.Balances                      // nil = no cache
-	journal   *notebook                             // nil = none
+	journal   gateway.Journal                       // nil = none
+	spool     gateway.Spool                         // nil = deny
 	owned     func() bool                           // nil = always
 	ledgerNow func() time.Time                      // the ledger's clock; nil = time.Now
 	share     *env                                  // another gateway, whose ledger this one uses too
@@ -153,12 +154,11 @@ func (e *env) makeGateway() *gateway.Gateway {
 	if o.views != nil {
 		views = o.views(views)
 	}
-	var journal gateway.Journal
-	if o.journal != nil {
-		journal = o.journal
+	if n, ok := o.journal.(*notebook); ok && n == nil {
+		o.journal = nil
 	}
 	g, err := gateway.New(gateway.Config{
-		Ledger: appends, Facts: facts, Projections: views, Balances: o.balances, Journal: journal, Owned: o.owned, Keys: o.keys, Tokens: e.tokens,
+		Ledger: appends, Facts: facts, Projections: views, Balances: o.balances, Journal: o.journal, Spool: o.spool, Owned: o.owned, Keys: o.keys, Tokens: e.tokens,
 		Prices: func() *domain.PriceBook { return e.book }, Providers: o.providers, Missing: o.missing,
 		Owner: uuid.New(), Currency: "USD", DefaultBalance: domain.MustAmount(o.balance), ReservePolicy: o.policy,
 		ModelsArray: o.array, Ready: o.ready, Degraded: o.degraded, Version: "test", Environment: "development",

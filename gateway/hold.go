@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -34,17 +35,41 @@ type Journal interface {
 var (
 	// errNotOwned: this process's own lease has run out, so its reservations would pass for orphans.
 	errNotOwned = errors.New("the gateway's own lease is not held")
+	// errLeftAlone: the ledger was away a moment ago, and is not asked.
+	errLeftAlone = fmt.Errorf("%w: it was away a moment ago", domain.ErrUnavailable)
 	// errStopping is why a call is cancelled when the gateway cannot wait for it any longer.
 	errStopping = errors.New("the gateway is shutting down")
 	// errOverdue is why a call is cancelled that no client's going ends.
 	errOverdue = errors.New("the call has lasted for too long")
 )
 
+// way is where a hold's money is kept, and how what becomes of it is made durable: in the ledger
+// (inLedger), or while that is away in Redis and the journal (withSpool).
+type way interface {
+	// reserve sets the call's bound aside.
+	reserve(ctx context.Context, h *hold) error
+	// settle charges, and gives the rest back. When it returns without an error, that is durable.
+	settle(h *hold, o domain.Settle) (domain.Outcome, error)
+	// release gives everything back.
+	release(h *hold, reason domain.RefundReason) error
+}
+
+// inLedger is the way of every hold while the ledger is there.
+type inLedger struct{}
+
+func (inLedger) settle(h *hold, o domain.Settle) (domain.Outcome, error) { return h.append(o) }
+
+func (inLedger) release(h *hold, reason domain.RefundReason) error {
+	_, err := h.append(domain.Release{RequestID: h.id, Reason: reason})
+	return err
+}
+
 // hold is the money of one request between its reserve and its settlement. It belongs to the
 // request's goroutine.
 type hold struct {
 	g        *Gateway
 	call     *call
+	way      way
 	id       uuid.UUID       // the billing request id
 	ctx      context.Context // of the provider's call
 	unbind   func()          // ends ctx and what it hangs on
@@ -54,8 +79,8 @@ type hold struct {
 	ended    bool        // settled, released, or given up on
 }
 
-func newHold(g *Gateway, k *call) *hold {
-	h := &hold{g: g, call: k, id: uuid.Must(uuid.NewV7())}
+func newHold(g *Gateway, k *call, w way) *hold {
+	h := &hold{g: g, call: k, way: w, id: uuid.Must(uuid.NewV7())}
 	if k.key != "" {
 		h.kept = &transcript{}
 	}
@@ -115,21 +140,22 @@ func (h *hold) append(op domain.Op) (domain.Outcome, error) {
 	if err == nil || decided(err) {
 		return out, err
 	}
-	if h.journal(c) == nil {
-		return domain.Outcome{}, nil
-	}
-	return h.g.insist(c)
+	return h.journal(c)
 }
 
-// journal makes a command durable in the journal.
-func (h *hold) journal(c domain.Command) error {
+// journal makes a command durable in the journal; where that does not take it, in the ledger after all.
+func (h *hold) journal(c domain.Command) (domain.Outcome, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), journalTime)
 	defer cancel()
-	err := h.g.journal.Put(ctx, c)
-	if h.g.metrics.Journaled(err); err != nil {
-		h.g.log.Error("the journal does not take a settlement", "billing_request_id", h.id, "error", err)
+	full := h.g.journal.Put(ctx, c)
+	if h.g.metrics.Journaled(full); full == nil {
+		return domain.Outcome{}, nil
 	}
-	return err
+	h.g.log.Error("the journal does not take a settlement", "billing_request_id", h.id, "error", full)
+	if !decided(full) {
+		h.g.spoolAfter.Store(h.g.now().Add(spoolPause).UnixNano())
+	}
+	return h.g.insist(c)
 }
 
 // insist asks the ledger until it answers for good, within settleTime. The command keeps its id, so
@@ -159,7 +185,7 @@ func waits(ctx context.Context, d time.Duration) bool {
 
 // append asks the ledger once.
 func (g *Gateway) append(ctx context.Context, c domain.Command) (domain.Outcome, error) {
-	out, err := g.ledger.Append(ctx, c)
+	out, err := g.ask(ctx, c)
 	if err == nil {
 		g.wrote(c.Account, &out)
 	}
@@ -176,23 +202,23 @@ func (h *hold) settle(u used, broken bool) (receipt, error) {
 	}
 	op := domain.Settle{RequestID: h.id, Charge: charge.Amount, Data: h.commitData(u, charge), Response: h.kept.response(broken)}
 	h.ended = true // not before: a panic on the way here gives everything back
-	out, err := h.append(op)
+	out, err := h.way.settle(h, op)
 	if err != nil {
 		return receipt{}, h.unsettled(err)
 	}
-	h.g.metrics.Settled(h.call.model.Name, u.meters.InputTokens(), u.meters.OutputTokens(), h.overage(&out))
+	h.g.metrics.Settled(h.call.model.Name, u.meters.InputTokens(), u.meters.OutputTokens(), h.g.overage(h.id, &out))
 	return receipt{cost: charge.Amount, position: out.Position()}, nil
 }
 
 // overage says whether a settlement took more than was reserved, and reports it: each one is a bug, a
-// wrong price, or a process that was taken for dead.
-func (h *hold) overage(out *domain.Outcome) bool {
+// wrong price, a process that was taken for dead, or a balance that Redis knew and that was gone.
+func (g *Gateway) overage(id uuid.UUID, out *domain.Outcome) bool {
 	if len(out.Events) == 0 {
 		return false
 	}
 	d, over := out.Events[len(out.Events)-1].Event.Data.(*domain.OverageData)
 	if over {
-		h.g.log.Error("a charge exceeded what was reserved for it", "billing_request_id", h.id, "reason", d.Reason, "position", out.Position().String())
+		g.log.Error("a charge exceeded what was reserved for it", "billing_request_id", id, "reason", d.Reason, "position", out.Position().String())
 	}
 	return over
 }
@@ -202,7 +228,7 @@ func (h *hold) overage(out *domain.Outcome) bool {
 func (h *hold) unsettled(err error) error {
 	if decided(err) {
 		rejection := new(domain.Rejection)
-		if !errors.As(err, &rejection) || rejection.Reason == domain.RejectInvalid {
+		if !errors.As(err, &rejection) || rejection.Reason == domain.RejectInvalid || h.way == way(withSpool{}) {
 			h.release(domain.RefundInternalError)
 		}
 		return internal(err)
@@ -214,7 +240,7 @@ func (h *hold) unsettled(err error) error {
 // release gives everything back. What has expired has gone back already.
 func (h *hold) release(reason domain.RefundReason) {
 	h.ended = true
-	_, err := h.append(domain.Release{RequestID: h.id, Reason: reason})
+	err := h.way.release(h, reason)
 	if gone := new(domain.Rejection); errors.As(err, &gone) && gone.Reason == domain.RejectAlreadySettled {
 		h.g.log.Warn("a reservation had been released before its request ended", "billing_request_id", h.id, "error", err)
 		return

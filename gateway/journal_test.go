@@ -86,7 +86,11 @@ func (n *notebook) count() int {
 // between would. Only what undoes a reserve that never happened may be refused.
 func (e *env) drain() {
 	e.t.Helper()
-	for _, c := range e.o.journal.take() {
+	n, ok := e.o.journal.(*notebook)
+	if !ok || n == nil {
+		return // none, or one that its test drains
+	}
+	for _, c := range n.take() {
 		c.SpooledAt = time.Now()
 		_, err := e.asked.Append(context.Background(), c)
 		rejection := new(domain.Rejection)

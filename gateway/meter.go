@@ -15,7 +15,7 @@ import (
 //
 //	prepare   read, check, price, bound             no money yet: errors are free
 //	gate      a projected balance says no early     never yes, and its no is confirmed (gate.go)
-//	reserve   the most it can cost, durably         Postgres says yes or no
+//	reserve   the most it can cost, durably         Postgres says yes or no (while it is away: spool.go)
 //	provider  called only after that
 //	settle    commit what it cost, refund the rest  durably, before the last byte goes out
 //
@@ -66,29 +66,42 @@ func (g *Gateway) meter(c *gin.Context, surface string, alwaysStream bool) error
 	return h.complete(c)
 }
 
-// reserve sets aside the most that the call can cost. Where the balance does not afford it, the
-// bound is made exact, and the output cut down to what is affordable if the client left that open.
+// reserve sets aside the most that the call can cost: in the ledger, or where that is away and the
+// operator chose so, in Redis.
 func (g *Gateway) reserve(ctx context.Context, k *call) (*hold, error) {
-	if !g.owned() { // others would take its reservations for a dead process's
-		return nil, ledgerError(errNotOwned)
+	var h *hold
+	err := errLeftAlone
+	if !g.spools() || g.owned() && g.outage.try() {
+		h, err = g.secure(ctx, newHold(g, k, inLedger{}))
 	}
-	h := newHold(g, k)
+	if unreachable(err) && g.maySpool(k) {
+		h, err = g.reserveWithSpool(ctx, k)
+	}
+	if err != nil {
+		return nil, ledgerError(err)
+	}
+	return h, nil
+}
+
+// secure takes a hold. Where the balance does not afford it, the bound is made exact, and the output cut
+// down to what is affordable if the client left that open.
+func (g *Gateway) secure(ctx context.Context, h *hold) (*hold, error) {
 	var err error
 	for range reserveTries {
-		if err = h.reserve(ctx); err == nil {
+		if err = h.way.reserve(ctx, h); err == nil {
 			return h, nil
 		}
 		rejection := new(domain.Rejection)
 		if !errors.As(err, &rejection) || rejection.Reason != domain.RejectInsufficientFunds {
 			break
 		}
-		if smaller, failed := g.shrink(k, rejection.Available); failed != nil {
+		if smaller, failed := g.shrink(h.call, rejection.Available); failed != nil {
 			return nil, failed
 		} else if !smaller {
 			break
 		}
 	}
-	return nil, ledgerError(err)
+	return nil, err
 }
 
 // shrink makes the call's need smaller where that may help, and says whether it did. The input is
@@ -122,25 +135,41 @@ func (g *Gateway) mayCap(k *call) bool {
 	return g.reservePolicy == ReserveCap && k.asked.maxOutput == 0
 }
 
-// reserve appends the reserve. Where it is not known whether that happened, it is undone behind the
-// client's back: the ledger handles an account's commands in order.
-func (h *hold) reserve(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reserveTime)
-	defer cancel()
+// reserveOp is what reserves the call's bound.
+func (h *hold) reserveOp() domain.Reserve {
 	k := h.call
-	_, err := h.g.ledger.Append(ctx, newCommand(k.who.Account, domain.Reserve{
+	return domain.Reserve{
 		RequestID: h.id, Amount: k.bound.Amount,
 		Data: domain.ReserveData{
 			Surface: k.surface, Model: domain.CleanText(k.asked.model, domain.MaxForeignText), Stream: k.stream,
 			Bound: k.bound, PriceVersion: k.version.ID, BodyHash: k.bodyHash, MaxOutput: k.need.OutputTokens,
 			IdempotencyKey: k.key, KeyID: k.who.KeyID, EndUser: endUser(k.asked.endUser), Owner: h.g.owner,
 		},
-	}))
+	}
+}
+
+// reserve appends the reserve. Where it is not known whether that happened, it is undone behind the
+// client's back: the ledger handles an account's commands in order.
+func (inLedger) reserve(ctx context.Context, h *hold) error {
+	if !h.g.owned() { // others would take its reservations for a dead process's
+		return errNotOwned
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reserveTime)
+	defer cancel()
+	_, err := h.g.ask(ctx, newCommand(h.call.who.Account, h.reserveOp()))
 	if err == nil || decided(err) || errors.Is(err, domain.ErrOverloaded) {
 		return err
 	}
 	h.g.background(func() { h.append(domain.Release{RequestID: h.id, Reason: domain.RefundInternalError}) }) //nolint:errcheck // a reserve that did not happen has nothing to release
 	return err
+}
+
+// ask asks the ledger, and remembers whether it was there.
+func (g *Gateway) ask(ctx context.Context, c domain.Command) (domain.Outcome, error) {
+	began := time.Now()
+	out, err := g.ledger.Append(ctx, c)
+	g.outage.report(began, err)
+	return out, err
 }
 
 func newCommand(account string, op domain.Op) domain.Command {

@@ -76,23 +76,28 @@ func (g *Gateway) atLeast(c *gin.Context) (domain.Position, error) {
 
 // reading is the part of an answer that says how current it is.
 type reading struct {
-	AsOf     *time.Time `json:"as_of"`    // nil: of before the first event
+	AsOf     *time.Time `json:"as_of"`    // nil: of before the first event, or not known
 	Position *string    `json:"position"` // the last event that is included; nil: none yet
-	Behind   int64      `json:"behind"`   // events that are not included
+	Behind   *int64     `json:"behind"`   // events that are not included; nil: not known
+}
+
+// positionText is nil for no position.
+func positionText(p domain.Position) *string {
+	if p.Seq <= 0 {
+		return nil
+	}
+	text := p.String()
+	return &text
 }
 
 // reading tells a projection's reading, in the answer and in its header.
 func (g *Gateway) reading(c *gin.Context, r domain.Reading) reading {
-	out := reading{Behind: r.Behind}
+	out := reading{Behind: &r.Behind, Position: positionText(r.Position)}
 	asOf := domain.EventTime(r.AsOf)
 	if r.Behind == 0 {
 		asOf = domain.EventTime(g.now())
 	} else {
 		c.Header("x-billing-behind", strconv.FormatInt(r.Behind, 10))
-	}
-	if r.Position.Seq > 0 {
-		position := r.Position.String()
-		out.Position = &position
 	}
 	if r.Position.Seq > 0 || r.Behind == 0 {
 		out.AsOf = &asOf

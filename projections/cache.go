@@ -27,12 +27,17 @@ const (
 	cacheBatch = 32
 	// spendableScale: what may be spent is kept in units of 1e-9, rounded down, as an integer.
 	spendableScale = 9
-	// spendableDigits are enough for the sum of two amounts, each below 10^26; putBalance knows them too.
+	// spendableDigits are enough for the sum of two amounts, each below 10^26; integers.lua knows them too.
 	spendableDigits = 36
+	// exactDigits are enough for any amount in units of 1e-12, in which nothing is rounded; so does it know
+	// these.
+	exactDigits = domain.AmountScale + 26
 )
 
-// cacheFields are those of the hash that a balance is kept in, all of them decimal integers.
-var cacheFields = []string{"epoch", "seq", "spendable", "frozen"}
+// cacheFields are those of the hash that a balance is kept in, all of them decimal integers: spendable in
+// units of 1e-9, available and reserved in units of 1e-12. An entry that lacks one, of an earlier release,
+// is none.
+var cacheFields = []string{"epoch", "seq", "spendable", "frozen", "available", "reserved"}
 
 // Cache keeps accounts' projected balances in Redis, where gateways look before they ask Postgres. It
 // is a copy that may be lost, late or gone at any time: it makes a no cheap, and never makes a yes.
@@ -54,11 +59,16 @@ func NewCache(client redis.UniversalClient, ledger uuid.UUID, shards int) *Cache
 
 func (c *Cache) key(account string) string { return c.prefix + "{" + account + "}:balance" }
 
+// integersText is what the scripts share; it comes before each.
+//
+//go:embed integers.lua
+var integersText string
+
 //go:embed putbalance.lua
 var putBalanceText string
 
 // putBalance writes a balance where it is not older than what is there.
-var putBalance = redis.NewScript(putBalanceText)
+var putBalance = redis.NewScript(integersText + putBalanceText)
 
 // Put hands balances over, in one round trip for every cacheBatch of them. A balance that is not
 // newer than what is there changes nothing. It may be repeated; after an error some may not have
@@ -116,8 +126,9 @@ func cacheValues(b *Balance) ([]any, error) {
 	if err := domain.CheckAccount(b.Account); err != nil {
 		return nil, err
 	}
-	spendable := spendableUnits(b.Available.Add(b.CreditLimit))
-	if b.Epoch < 0 || b.Position.Seq < 0 || len(strings.TrimPrefix(spendable, "-")) > spendableDigits {
+	spendable := floorUnits(b.Available.Add(b.CreditLimit), spendableScale).String()
+	if b.Epoch < 0 || b.Position.Seq < 0 || len(strings.TrimPrefix(spendable, "-")) > spendableDigits ||
+		!b.Available.InRange() || !b.Reserved.InRange() {
 		return nil, fmt.Errorf("a balance of %s at %s in epoch %d cannot be cached", b.Account, b.Position, b.Epoch)
 	}
 	frozen := "0"
@@ -126,18 +137,19 @@ func cacheValues(b *Balance) ([]any, error) {
 	}
 	return []any{
 		strconv.FormatInt(b.Epoch, 10), strconv.FormatInt(b.Position.Seq, 10), spendable, frozen,
+		floorUnits(b.Available, domain.AmountScale).String(), floorUnits(b.Reserved, domain.AmountScale).String(),
 		strconv.FormatInt(cacheLife.Milliseconds(), 10),
 	}, nil
 }
 
-// spendableUnits is an amount in units of 1e-9, rounded down: of two amounts that are told apart by
-// less than that, Redis knows the lower one.
-func spendableUnits(a domain.Amount) string {
-	units, shift := a.Coefficient(), int64(a.Exponent())+spendableScale
+// floorUnits is an amount in units of 10^-scale, rounded down: of two amounts that are told apart by less
+// than that, Redis knows the lower one.
+func floorUnits(a domain.Amount, scale int64) *big.Int {
+	units, shift := a.Coefficient(), int64(a.Exponent())+scale
 	if shift >= 0 {
-		return units.Mul(units, power(shift)).String()
+		return units.Mul(units, power(shift))
 	}
-	return units.Div(units, power(-shift)).String() // towards minus infinity, the divisor being positive
+	return units.Div(units, power(-shift)) // towards minus infinity, the divisor being positive
 }
 
 func power(n int64) *big.Int { return new(big.Int).Exp(big.NewInt(10), big.NewInt(n), nil) }
@@ -157,24 +169,26 @@ func (c *Cache) Balance(ctx context.Context, account string) (domain.CachedBalan
 	return b, ok, nil
 }
 
-// parseBalance accepts what putBalance takes for a balance, and nothing else: what only one of them
+// parseBalance accepts what the scripts take for a balance, and nothing else: what only one of them
 // accepted would stay, and never be found.
 func parseBalance(fields []any) (b domain.CachedBalance, ok bool) {
 	if len(fields) != len(cacheFields) {
 		return domain.CachedBalance{}, false
 	}
-	var text [4]string
+	var text [6]string
 	for i, f := range fields {
 		if text[i], ok = f.(string); !ok {
 			return domain.CachedBalance{}, false
 		}
 	}
-	var known [3]bool
+	var known [5]bool
 	b.Epoch, known[0] = parseCount(text[0])
 	b.Position.Seq, known[1] = parseCount(text[1])
-	b.Spendable, known[2] = parseUnits(text[2])
+	b.Spendable, known[2] = parseUnits(text[2], spendableDigits, spendableScale)
+	b.Available, known[3] = parseUnits(text[4], exactDigits, domain.AmountScale)
+	b.Reserved, known[4] = parseUnits(text[5], exactDigits, domain.AmountScale)
 	b.Frozen = text[3] == "1"
-	if known != [3]bool{true, true, true} || !b.Frozen && text[3] != "0" {
+	if known != [5]bool{true, true, true, true, true} || !b.Frozen && text[3] != "0" {
 		return domain.CachedBalance{}, false
 	}
 	return b, true
@@ -185,15 +199,22 @@ func parseCount(s string) (int64, bool) {
 	return n, err == nil && n >= 0 && strconv.FormatInt(n, 10) == s
 }
 
-func parseUnits(s string) (domain.Amount, bool) {
-	if len(s) > spendableDigits+1 {
+// parseUnits reads so many units of 10^-scale, of at most so many digits.
+func parseUnits(s string, digits int, scale int32) (domain.Amount, bool) {
+	if len(s) > digits+1 {
 		return domain.Amount{}, false
 	}
 	units, ok := new(big.Int).SetString(s, 10)
-	if !ok || units.String() != s {
+	if !ok || units.String() != s || len(strings.TrimPrefix(s, "-")) > digits {
 		return domain.Amount{}, false
 	}
-	// One decimal further down and ten times it: the sum of two amounts may be beyond what one may be.
-	a, err := domain.AmountOf(units, -spendableScale-1)
-	return a.Times(10), err == nil
+	return unitsOf(units, scale)
+}
+
+// unitsOf is so many units of 10^-scale. The sum of two amounts may be beyond what one may be: where
+// there is room for it, it is made some decimals further down, and so many times.
+func unitsOf(units *big.Int, scale int32) (domain.Amount, bool) {
+	further := min(2, domain.AmountScale-scale)
+	a, err := domain.AmountOf(units, -scale-further)
+	return a.Times(power(int64(further)).Int64()), err == nil
 }

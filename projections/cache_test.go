@@ -85,17 +85,19 @@ func balanceAt(account string, epoch, seq int64) Balance {
 	return Balance{
 		Account: account, Epoch: epoch, Position: domain.Position{Shard: domain.ShardOf(account, cacheShards), Seq: seq},
 		Available: domain.MustAmount("1").Times(seq).Add(domain.MustAmount("0.000000001").Times(epoch % 1000)),
+		Reserved:  domain.MustAmount("0.000000000001").Times(seq % 1000),
 		Frozen:    seq%2 == 1,
 	}
 }
 
 // cached is what the cache must say after a put.
 func cached(b Balance) domain.CachedBalance {
-	return domain.CachedBalance{Spendable: b.Available.Add(b.CreditLimit), Frozen: b.Frozen, Position: b.Position, Epoch: b.Epoch}
+	return domain.CachedBalance{Spendable: b.Available.Add(b.CreditLimit), Available: b.Available, Reserved: b.Reserved,
+		Frozen: b.Frozen, Position: b.Position, Epoch: b.Epoch}
 }
 
 func same(a, b domain.CachedBalance) bool {
-	return a.Spendable.Equal(b.Spendable) && a.Frozen == b.Frozen && a.Position == b.Position && a.Epoch == b.Epoch
+	return a.Spendable.Equal(b.Spendable) && a.Available.Equal(b.Available) && a.Reserved.Equal(b.Reserved) && a.Frozen == b.Frozen && a.Position == b.Position && a.Epoch == b.Epoch
 }
 
 type fataler interface {
@@ -145,10 +147,11 @@ func TestCacheKeeps(t *testing.T) {
 			"-100000000000000000000000000":          {Available: amount("-99999999999999999999999999.999999999999")},
 		} {
 			account := "a" + strings.TrimPrefix(spendable, "-") + strconv.Itoa(len(spendable))
+			b.Reserved = b.CreditLimit // as exact as any
 			b.Account, b.Epoch, b.Position, b.Frozen = account, math.MaxInt64, domain.Position{Shard: 3, Seq: math.MaxInt64}, len(account)%2 == 0
 			put(t, c, b)
 			got, found, err := c.Balance(t.Context(), account)
-			if err != nil || !found || got.Spendable.String() != spendable || got.Frozen != b.Frozen ||
+			if err != nil || !found || got.Spendable.String() != spendable || !got.Available.Equal(b.Available) || !got.Reserved.Equal(b.Reserved) || got.Frozen != b.Frozen ||
 				got.Position != (domain.Position{Shard: domain.ShardOf(account, cacheShards), Seq: math.MaxInt64}) || got.Epoch != b.Epoch {
 				t.Errorf("%s became %+v, %t, %v", spendable, got, found, err)
 			}
@@ -270,7 +273,7 @@ func TestCacheIsCleared(t *testing.T) {
 var oddNumbers = []string{
 	"", "-", "0", "-0", "00", "007", "-007", "+1", "-1", "1.0", "1e3", "0x10", "1_0", " 1", "1 ", "1\n", "1\x00", "\x001", "nan", "inf",
 	"9223372036854775806", "9223372036854775807", "9223372036854775808", "-9223372036854775808", "10000000000000000000",
-	strings.Repeat("9", 36), strings.Repeat("9", 37), "-" + strings.Repeat("9", 36), "-1" + strings.Repeat("0", 36), strings.Repeat("1", 400), "１",
+	strings.Repeat("9", 36), strings.Repeat("9", 37), strings.Repeat("9", 38), "-" + strings.Repeat("9", 38), strings.Repeat("9", 39), "-" + strings.Repeat("9", 36), "-1" + strings.Repeat("0", 36), strings.Repeat("1", 400), "１",
 }
 
 // TestCacheGarbage: whatever is at the key, it is either a balance for both who puts and who reads,
@@ -293,7 +296,7 @@ func TestCacheGarbage(t *testing.T) {
 				err = c.client.ZAdd(ctx, key, redis.Z{Score: 1, Member: "seq"}).Err()
 			default:
 				// A balance in which one or two fields are not as they were.
-				for i, value := range []any{"5", "9", "-12", "1"} {
+				for i, value := range []any{"5", "9", "-12", "1", "-2000", "0"} {
 					switch rapid.IntRange(0, 5).Draw(rt, cacheFields[i]) {
 					case 0:
 						value = number.Draw(rt, "value")
@@ -328,7 +331,7 @@ func TestCacheOddNumbers(t *testing.T) {
 	onEachCache(t, func(t *testing.T, c *Cache) {
 		for _, field := range cacheFields {
 			for _, text := range oddNumbers {
-				values := map[string]string{"epoch": "5", "seq": "9", "spendable": "-12", "frozen": "1"}
+				values := map[string]string{"epoch": "5", "seq": "9", "spendable": "-12", "frozen": "1", "available": "-2000", "reserved": "0"}
 				values[field] = text
 				clearCache(t, c)
 				if err := c.client.HSet(t.Context(), c.key("alice"), values).Err(); err != nil {
@@ -402,6 +405,7 @@ func TestCacheManyAtOnce(t *testing.T) {
 			"seq":          balanceAt("alice", 0, -1),
 			"out of range": {Account: "alice", Available: huge},
 			"far below":    {Account: "alice", Available: huge.Neg()},
+			"reserved":     {Account: "alice", Reserved: huge},
 		} {
 			if err := c.Put(t.Context(), []Balance{balanceAt("bob", 0, 1), b, balanceAt("carol", 0, 1)}); err == nil {
 				t.Errorf("%s: put", name)
@@ -426,16 +430,16 @@ func TestSpendableUnits(t *testing.T) {
 			a = a.Add(domain.MustAmount(text2))
 		}
 		exact, ok := new(big.Rat).SetString(a.String())
-		units, ok2 := new(big.Int).SetString(spendableUnits(a), 10)
+		units, ok2 := new(big.Int).SetString(floorUnits(a, spendableScale).String(), 10)
 		if !ok || !ok2 {
-			t.Fatalf("%s became %q", a, spendableUnits(a))
+			t.Fatalf("%s became %q", a, floorUnits(a, spendableScale).String())
 		}
 		step := big.NewRat(1, 1_000_000_000)
 		low := new(big.Rat).Mul(new(big.Rat).SetInt(units), step)
 		if low.Cmp(exact) > 0 || new(big.Rat).Add(low, step).Cmp(exact) <= 0 {
 			t.Fatalf("%s became %s units", a, units)
 		}
-		back, ok := parseUnits(units.String())
+		back, ok := parseUnits(units.String(), spendableDigits, spendableScale)
 		if got, _ := new(big.Rat).SetString(back.String()); !ok || got.Cmp(low) != 0 {
 			t.Fatalf("%s units are read as %s", units, back)
 		}

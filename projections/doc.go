@@ -50,7 +50,8 @@
 //     cleaned and cut.
 //   - The cache is away, slow or full: nothing waits for it. A balance that could not be put is put
 //     later, as it is then; one that was forgotten stays as it was until the account's next event.
-//     A cache may be behind: what it allows is decided by Postgres.
+//     A cache may be behind: what it allows is decided by Postgres. Only while that is away do gateways
+//     that were told to go on take it for the bound, by holds beside the balance (holds.go).
 //
 // # How it is tested
 //

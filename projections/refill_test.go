@@ -78,6 +78,23 @@ func TestRefill(t *testing.T) {
 	})
 }
 
+// TestOldEntries: what a release wrote that kept less is no balance, gives way to any, and is never half
+// of one.
+func TestOldEntries(t *testing.T) {
+	onEachCache(t, func(t *testing.T, c *Cache) {
+		for _, missing := range cacheFields {
+			clearCache(t, c)
+			put(t, c, balanceAt("alice", 7, 9))
+			if err := c.client.HDel(t.Context(), c.key("alice"), missing).Err(); err != nil {
+				t.Fatal(err)
+			}
+			wantNothing(t, c, "alice")
+			put(t, c, balanceAt("alice", 0, 1))
+			wantCached(t, c, "alice", cached(balanceAt("alice", 0, 1)))
+		}
+	})
+}
+
 // idle says whether nothing waits and nothing is at work.
 func (r *Refiller) idle() bool {
 	r.mu.Lock()

@@ -70,7 +70,7 @@ type Settings struct {
 	Currency       string
 	DefaultBalance domain.Amount
 	ReservePolicy  string // cap or refuse
-	Degraded       string // deny
+	Degraded       string // deny or spool
 	ModelsFormat   string // openai or array
 }
 

@@ -91,6 +91,8 @@ func TestSettingsGood(t *testing.T) {
 		{"BILLING_CURRENCY=EUR", func(s *Settings) any { return s.Currency }, "EUR"},
 		{"BILLING_DEFAULT_BALANCE=0", func(s *Settings) any { return s.DefaultBalance.String() }, "0"},
 		{"RESERVE_POLICY=refuse", func(s *Settings) any { return s.ReservePolicy }, "refuse"},
+		{"BILLING_DEGRADED=deny", func(s *Settings) any { return s.Degraded }, "deny"},
+		{"BILLING_DEGRADED=spool", func(s *Settings) any { return s.Degraded }, "spool"},
 		{"MODELS_FORMAT=array", func(s *Settings) any { return s.ModelsFormat }, "array"},
 	} {
 		s, err := load(t, "", c.set)
@@ -160,8 +162,8 @@ func TestSettingsBad(t *testing.T) {
 		{"BILLING_DEFAULT_BALANCE=1e3", "BILLING_DEFAULT_BALANCE: it must be an amount"},
 		{"BILLING_DEFAULT_BALANCE=0.0000000000001", "BILLING_DEFAULT_BALANCE: it must be an amount"},
 		{"RESERVE_POLICY=ask", "RESERVE_POLICY: it must be cap or refuse"},
-		{"BILLING_DEGRADED=spool", "BILLING_DEGRADED: it must be deny; spool is not in this release"},
-		{"BILLING_DEGRADED=free", "BILLING_DEGRADED: it must be deny"},
+		{"BILLING_DEGRADED=free", "BILLING_DEGRADED: it must be deny or spool"},
+		{"BILLING_DEGRADED=SPOOL", "BILLING_DEGRADED: it must be deny or spool"},
 		{"MODELS_FORMAT=xml", "MODELS_FORMAT: it must be openai or array"},
 		{"MODELS_FORMAT=" + strings.Repeat("x", 1000), `xxx..."`},
 	} {

@@ -142,7 +142,9 @@ func moneySettings() []setting {
 		{"RESERVE_POLICY", "cap", false,
 			"What happens to a request without a maximum of its own, where the balance does not afford the model's: cap lowers the maximum to what it affords and says so; refuse answers 402.",
 			oneOf(func(s *Settings) *string { return &s.ReservePolicy }, "cap", "refuse")},
-		{"BILLING_DEGRADED", "deny", false, "deny: while Postgres is away, requests are answered 503 with Retry-After.", readDegraded},
+		{"BILLING_DEGRADED", "deny", false,
+			"While Postgres is away: deny answers model calls 503 with Retry-After; spool lets them go on within the balances that Redis knew last, and books them when it is back. What is no longer covered then becomes an overage. Either way a call under way ends well.",
+			oneOf(func(s *Settings) *string { return &s.Degraded }, "deny", "spool")},
 		{"MODELS_FORMAT", "openai", false, "What GET /v1/models answers: openai (an object with data) or array (the bare list).",
 			oneOf(func(s *Settings) *string { return &s.ModelsFormat }, "openai", "array")},
 	}
@@ -340,15 +342,4 @@ func readDefaultBalance(s *Settings, value string) error {
 	}
 	s.DefaultBalance = amount
 	return nil
-}
-
-func readDegraded(s *Settings, value string) error {
-	s.Degraded = value
-	switch value {
-	case "deny":
-		return nil
-	case "spool":
-		return errors.New("it must be deny; spool is not in this release")
-	}
-	return errors.New("it must be deny")
 }

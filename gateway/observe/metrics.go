@@ -21,6 +21,7 @@ type Metrics struct {
 	tokens     *prometheus.CounterVec
 	overages   prometheus.Counter
 	journaled  *prometheus.CounterVec
+	spooled    *prometheus.CounterVec
 	batchSize  prometheus.Histogram
 	batchTime  prometheus.Histogram
 	batchRetry prometheus.Counter
@@ -43,9 +44,12 @@ func NewMetrics() *Metrics {
 		tokens: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "llm_tokens_total",
 			Help: "Billed tokens, by model and direction (input, output)."}, []string{"model", "direction"}),
 		overages: prometheus.NewCounter(prometheus.CounterOpts{Name: "ledger_overages_total",
-			Help: "Charges that exceeded what was reserved for them. Each one is a bug, a wrong price book, or a process that was taken for dead."}),
+			Help: "Charges that exceeded what was reserved for them. Each one is a bug, a wrong price book, a process that was taken for dead, or was spooled and not covered any more."}),
 		journaled: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ledger_journaled_total",
 			Help: "Settlements that the ledger did not take in time: written to the journal, or refused by it (full, broken)."}, []string{"result"}),
+		spooled: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ledger_spooled_total",
+			Help: "Model calls while the ledger was away (BILLING_DEGRADED=spool), at each step: held, refused, unknown or failed; then charged, dropped or withheld; then booked, overage or rejected."},
+			[]string{"result"}),
 		batchSize: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "ledger_batch_commands",
 			Help: "Commands in one append batch.", Buckets: prometheus.ExponentialBuckets(1, 2, 9)}),
 		batchTime: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "ledger_batch_seconds",
@@ -57,7 +61,7 @@ func NewMetrics() *Metrics {
 			[]string{"verdict"}),
 		followers: newFollowers(), recovery: newRecovery(),
 	}
-	m.Registry.MustRegister(m.requests, m.durations, m.errors, m.tokens, m.overages, m.journaled, m.batchSize, m.batchTime,
+	m.Registry.MustRegister(m.requests, m.durations, m.errors, m.tokens, m.overages, m.journaled, m.spooled, m.batchSize, m.batchTime,
 		m.batchRetry, m.gate, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.Registry.MustRegister(m.followers.all()...)
 	m.Registry.MustRegister(m.recovery.all()...)
@@ -95,6 +99,26 @@ func (m *Metrics) Journaled(err error) {
 	}
 	m.journaled.WithLabelValues(result).Inc()
 }
+
+// SpoolResult is what came of a model call without the ledger.
+type SpoolResult string
+
+// The results: of the hold, of the call, and of its booking when the ledger is back.
+const (
+	SpoolHeld     SpoolResult = "held"
+	SpoolRefused  SpoolResult = "refused" // by the balance, or the account is frozen
+	SpoolUnknown  SpoolResult = "unknown" // Redis does not know the balance
+	SpoolFailed   SpoolResult = "failed"  // Redis did not answer, or the account has too many holds
+	SpoolCharged  SpoolResult = "charged"
+	SpoolDropped  SpoolResult = "dropped"  // it delivered and reported nothing
+	SpoolWithheld SpoolResult = "withheld" // nothing could make the charge durable
+	SpoolBooked   SpoolResult = "booked"
+	SpoolOverage  SpoolResult = "overage"  // booked, and not covered any more
+	SpoolRejected SpoolResult = "rejected" // the ledger could not book it
+)
+
+// Spooled counts one step of a call without the ledger.
+func (m *Metrics) Spooled(r SpoolResult) { m.spooled.WithLabelValues(string(r)).Inc() }
 
 // Verdict is what the gate made of a call.
 type Verdict string
