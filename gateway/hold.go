@@ -152,10 +152,15 @@ func (h *hold) journal(c domain.Command) (domain.Outcome, error) {
 		return domain.Outcome{}, nil
 	}
 	h.g.log.Error("the journal does not take a settlement", "billing_request_id", h.id, "error", full)
-	if !decided(full) {
-		h.g.spoolAfter.Store(h.g.now().Add(spoolPause).UnixNano())
+	if decided(full) {
+		return h.g.insist(c)
 	}
-	return h.g.insist(c)
+	h.g.doNotSpool()
+	out, err := h.g.insist(c)
+	if err != nil {
+		h.g.doNotSpool() // that took its time
+	}
+	return out, err
 }
 
 // insist asks the ledger until it answers for good, within settleTime. The command keeps its id, so

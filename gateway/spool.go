@@ -53,6 +53,9 @@ func (g *Gateway) maySpool(k *call) bool {
 	return g.spools() && k.key == "" && g.now().UnixNano() >= g.spoolAfter.Load()
 }
 
+// doNotSpool stops spooling for a while: the journal took nothing.
+func (g *Gateway) doNotSpool() { g.spoolAfter.Store(g.now().Add(spoolPause).UnixNano()) }
+
 // reserveWithSpool takes a hold in Redis, of a call whose reserve the ledger did not decide on.
 func (g *Gateway) reserveWithSpool(ctx context.Context, k *call) (*hold, error) {
 	h, err := g.secure(ctx, newHold(g, k, withSpool{}))

@@ -169,40 +169,46 @@ func TestSpoolShutdown(t *testing.T) {
 func TestSpoolJournalFails(t *testing.T) {
 	t.Parallel()
 	for _, after := range []bool{false, true} {
-		clock := &clock{at: time.Now()}
-		s := startSpooling(t, options{now: clock.now})
-		s.holds.Know("spoon", "0.03", false)
-		s.ledger.set(refusing)
-		flat := chatBody("sim-flat", "x", "")
-		s.journal.fail(errors.New("the disk is full"), after)
-		whole := s.chat("spoon", flat)
-		checkError(t, "whole", whole, 503, "service_unavailable", "ledger_unavailable")
-		if whole.header.Get("x-billing-cost") != "" || len(s.holds.Held("spoon")) != 1 {
-			t.Errorf("%v, held %v", whole.header, s.holds.Held("spoon"))
-		}
-		checkError(t, "soon after", s.chat("spoon", flat), 503, "service_unavailable", "ledger_unavailable")
-		if got := s.spoolCounts(); got != "held=1 withheld=1" {
-			t.Errorf("counted %s", got)
-		}
-		clock.pass(5 * time.Second)
-		if a := s.post("spoon", streamPath, flat).events(t); a.done || a.failure != "ledger_unavailableservice_unavailable" || len(a.comments) > 0 {
-			t.Errorf("streamed: %+v", a)
-		}
-		clock.pass(5 * time.Second)
-		s.gw.Close() // the reserves that failed are released, or not
-		s.journal.fail(nil, false)
-		if a := s.chat("spoon", flat); a.status != 200 {
-			t.Errorf("when the journal writes again: %d %s", a.status, a.body)
-		}
-		checkError(t, "all is held", s.chat("spoon", flat), 402, "insufficient_quota", "insufficient_quota")
-		s.recovers()
-		want, held := "99.99", 2
-		if after { // it was durable after all
-			want, held = "99.97", 0
-		}
-		if left := s.holds.Held("spoon"); s.available("spoon") != want || len(left) != held {
-			t.Errorf("%s is left, held %v", s.available("spoon"), left)
-		}
+		synctest.Test(t, func(t *testing.T) { // the ledger is asked for a minute before an answer is withheld
+			journalFails(t, after)
+		})
+	}
+}
+
+func journalFails(t *testing.T, after bool) {
+	p := newPipes()
+	s := startSpooling(t, options{}, p)
+	s.holds.Know("spoon", "0.03", false)
+	s.ledger.set(refusing)
+	flat := chatBody("sim-flat", "x", "")
+	s.journal.fail(errors.New("the disk is full"), after)
+	whole := s.chat("spoon", flat)
+	checkError(t, "whole", whole, 503, "service_unavailable", "ledger_unavailable")
+	if whole.header.Get("x-billing-cost") != "" || len(s.holds.Held("spoon")) != 1 {
+		t.Errorf("%v, held %v", whole.header, s.holds.Held("spoon"))
+	}
+	checkError(t, "soon after", s.chat("spoon", flat), 503, "service_unavailable", "ledger_unavailable")
+	if got := s.spoolCounts(); got != "held=1 withheld=1" {
+		t.Errorf("counted %s", got)
+	}
+	<-time.After(5 * time.Second)
+	if a := s.post("spoon", streamPath, flat).events(t); a.done || a.failure != "ledger_unavailableservice_unavailable" || len(a.comments) > 0 {
+		t.Errorf("streamed: %+v", a)
+	}
+	<-time.After(5 * time.Second)
+	s.gw.Close() // the reserves that failed are released, or not
+	s.journal.fail(nil, false)
+	if a := s.chat("spoon", flat); a.status != 200 {
+		t.Errorf("when the journal writes again: %d %s", a.status, a.body)
+	}
+	checkError(t, "all is held", s.chat("spoon", flat), 402, "insufficient_quota", "insufficient_quota")
+	s.recovers()
+	want, held := "99.99", 2
+	if after { // it was durable after all
+		want, held = "99.97", 0
+	}
+	if left := s.holds.Held("spoon"); s.available("spoon") != want || len(left) != held {
+		t.Errorf("%s is left, held %v", s.available("spoon"), left)
 	}
 }
 
