@@ -35,8 +35,8 @@ type Journal interface {
 var (
 	// errNotOwned: this process's own lease has run out, so its reservations would pass for orphans.
 	errNotOwned = errors.New("the gateway's own lease is not held")
-	// errLeftAlone: the ledger was away a moment ago, and is not asked.
-	errLeftAlone = fmt.Errorf("%w: it was away a moment ago", domain.ErrUnavailable)
+	// errLeftAlone: the ledger was away a moment ago, or this process may not reserve in it now.
+	errLeftAlone = fmt.Errorf("%w: it is left alone for now", domain.ErrUnavailable)
 	// errStopping is why a call is cancelled when the gateway cannot wait for it any longer.
 	errStopping = errors.New("the gateway is shutting down")
 	// errOverdue is why a call is cancelled that no client's going ends.

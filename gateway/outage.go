@@ -31,10 +31,10 @@ type outage struct {
 	last     time.Time // when the last of them did
 }
 
-// unreachable says that the ledger decided nothing because it is away, or because this process may not
-// ask it now. One that is merely busy, or was closed, is not away.
+// unreachable says that the ledger decided nothing because it is away. One that is merely busy, or was
+// closed, is not.
 func unreachable(err error) bool {
-	return errors.Is(err, domain.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errNotOwned)
+	return errors.Is(err, domain.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // answers says that an error is the ledger's own answer: it is there.

@@ -116,6 +116,9 @@ func TestOutageOfOne(t *testing.T) {
 		}
 		s.wantLines("flapping", lineBegins, 1)
 		s.wantLines("flapping", lineEnds, 0)
+		<-time.After(time.Second)
+		s.chat("fork", chatBody("sim-flat", "x", ""))
+		s.wantLines("calm", lineEnds, 1)
 		s.ledger.set(silent)
 		slow := make(chan time.Duration)
 		go func() { _, took := s.flat("spoon"); slow <- took }()

@@ -101,11 +101,11 @@ func TestSpoolRefuses(t *testing.T) {
 		{"Redis is away too", func(s *spooling) { s.holds.Fail(errAway, false) }, options{}, flat, "", 503, "ledger_unavailable", "failed=1"},
 		{"too many holds", func(s *spooling) { s.holds.Fail(domain.ErrOverloaded, false) }, options{}, flat, "", 503, "overloaded", "failed=1"},
 		{"a key", plenty, options{}, flat, "a-key", 503, "ledger_unavailable", ""},
-		{"the ledger is busy", func(s *spooling) { plenty(s); s.ledger.err = domain.ErrOverloaded }, options{}, flat, "", 503, "overloaded", ""},
-		{"the ledger failed", func(s *spooling) { plenty(s); s.ledger.err = errors.New("connection reset") }, options{}, flat, "", 503, "ledger_unavailable", ""},
+		{"the ledger is busy", func(s *spooling) { plenty(s); s.ledger.fails(domain.ErrOverloaded) }, options{}, flat, "", 503, "overloaded", ""},
+		{"the ledger failed", func(s *spooling) { plenty(s); s.ledger.fails(errors.New("connection reset")) }, options{}, flat, "", 503, "ledger_unavailable", ""},
 		{"the ledger has decided", func(s *spooling) {
 			plenty(s)
-			s.ledger.err = &domain.Rejection{Reason: domain.RejectInsufficientFunds, Account: "spoon"}
+			s.ledger.fails(&domain.Rejection{Reason: domain.RejectInsufficientFunds, Account: "spoon"})
 		}, options{}, flat, "", 402, "insufficient_quota", ""},
 	} {
 		watched := &spy{Provider: simulated()}
@@ -127,7 +127,7 @@ func TestSpoolRefuses(t *testing.T) {
 		if held, spooled := s.holds.Held("spoon"), s.journal.spooled(); len(held)+len(spooled) > 0 {
 			t.Errorf("%s: held %v, spooled %v", c.name, held, spooled)
 		}
-		s.ledger.err = nil
+		s.ledger.fails(nil)
 		s.holds.Fail(nil, false)
 		if refused := s.recovers(); len(refused) > 0 {
 			t.Errorf("%s: refused: %v", c.name, refused)
@@ -312,6 +312,24 @@ func TestBookReleases(t *testing.T) {
 		t.Error("of an account that is not open")
 	}
 	s.recovers()
+}
+
+// TestBookIsSeen: what comes back by a booking counts at once, although a no was confirmed a moment ago.
+func TestBookIsSeen(t *testing.T) {
+	t.Parallel()
+	clock, known := &clock{at: time.Now()}, &cache{}
+	s := startSpooling(t, options{now: clock.now, balances: known})
+	known.says("0", false)
+	id := uuid.New()
+	s.append("spoon", domain.Reserve{RequestID: id, Amount: domain.MustAmount("100"), Data: domain.ReserveData{Surface: "x", Model: "x", PriceVersion: "x", BodyHash: "x", Owner: uuid.New()}})
+	checkError(t, "all is reserved", s.chat("spoon", chatBody("sim-flat", "x", "")), 402, "insufficient_quota", "insufficient_quota")
+	c := domain.Command{ID: domain.CommandID(uuid.Must(uuid.NewV7())), Account: "spoon", Op: domain.Release{RequestID: id, Reason: domain.RefundInternalError}}
+	if _, err := s.gw.Book(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if a := s.chat("spoon", chatBody("sim-flat", "x", "")); a.status != 200 {
+		t.Errorf("released: %d %s", a.status, a.body)
+	}
 }
 
 // TestBookAlarms: a charge that was not covered is reported although the answer to its first booking was

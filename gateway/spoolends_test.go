@@ -233,6 +233,29 @@ func TestSpoolLedgerAtTheEnd(t *testing.T) {
 	s.recovers()
 }
 
+// TestSpoolLedgerRefuses: where the journal does not take a request and the ledger refuses it, nothing is
+// charged, nothing is told, and nothing stays held.
+func TestSpoolLedgerRefuses(t *testing.T) {
+	t.Parallel()
+	for _, reason := range []domain.Reject{domain.RejectInvalid, domain.RejectAccountUnknown} {
+		var s *spooling
+		s = startSpooling(t, options{providers: providersOf(&scripted{complete: func(ctx context.Context, r provider.Request) (*provider.Completion, error) {
+			s.ledger.fails(&domain.Rejection{Reason: reason, Account: "spoon"})
+			return simulated().Complete(ctx, r)
+		}})})
+		s.holds.Know("spoon", "1", false)
+		s.ledger.set(refusing)
+		s.journal.fail(errors.New("the disk is full"), false)
+		a := s.chat("spoon", chatBody("sim-flat", "x", ""))
+		checkError(t, string(reason), a, 500, "server_error", "internal_error")
+		if held := s.holds.Held("spoon"); len(held) > 0 || a.header.Get("x-billing-cost") != "" || s.spoolCounts() != "dropped=1 held=1" {
+			t.Errorf("%s: held %v, counted %s", reason, held, s.spoolCounts())
+		}
+		s.ledger.fails(nil)
+		s.recovers()
+	}
+}
+
 // TestSpoolAwayInTheMiddle: a call whose money is reserved in the ledger has nothing to do with Redis,
 // however it ends.
 func TestSpoolAwayInTheMiddle(t *testing.T) {

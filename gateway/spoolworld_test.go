@@ -48,6 +48,13 @@ func (a *absent) set(how presence) {
 	a.how = how
 }
 
+// fails changes what it fails with.
+func (a *absent) fails(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.err = err
+}
+
 func (a *absent) count() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -9,7 +9,7 @@
 -- `charge` changes a hold to what its request has cost, or 0: then it is gone. Where there is no hold,
 -- there is none afterwards: one that has been booked meanwhile must not come back.
 
-local wanted, request, units, most, life = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4], 10), ARGV[5]
+local wanted, request, units, most, life = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local limit = string.rep('9', 40)
 
 -- held is the total. One that cannot be read is added up again, and what is no hold is taken away.

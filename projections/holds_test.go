@@ -247,6 +247,37 @@ func TestHoldsOddFields(t *testing.T) {
 	})
 }
 
+// TestHoldsRepair: a total that cannot be that of the holds beside it is added up again, and a hold that
+// cannot be read holds nothing.
+func TestHoldsRepair(t *testing.T) {
+	onEachCache(t, func(t *testing.T, c *Cache) {
+		ctx, k, id := t.Context(), &knower{Cache: c}, uuid.New()
+		for _, tt := range []struct{ total, own, other, want string }{
+			{"5", "600000000", "100000000", "0.9"},         // less than one of them
+			{"5", "600000000", "x", "1"},                   // and the other is none
+			{"100000000", "x", "100000000", "0.9"},         // its own is none
+			{"100000000", "-5", "100000000", "0.9"},        // the same
+			{"700000000", "600000000", "100000000", "0.9"}, // right
+		} {
+			for _, want := range []string{wantHold, wantCharge} {
+				c.client.Del(ctx, c.holdsKey("alice"))
+				k.know(t, "alice", "1", false)
+				c.client.HSet(ctx, c.holdsKey("alice"), "total", tt.total, id.String(), tt.own, uuid.NewString(), tt.other)
+				if want == wantHold {
+					err, rejection := c.Hold(ctx, "alice", id, domain.MustAmount("99")), new(domain.Rejection)
+					if !errors.As(err, &rejection) || rejection.Available.String() != tt.want {
+						t.Errorf("%+v: %v", tt, err)
+					}
+				}
+				if err := c.Drop(ctx, "alice", id); err != nil {
+					t.Errorf("%+v: %v", tt, err)
+				}
+				wantHeld(t, c, "99", "99 "+tt.want)
+			}
+		}
+	})
+}
+
 // TestHoldsLife: holds outlive the balance that they were taken from, and end by themselves.
 func TestHoldsLife(t *testing.T) {
 	onEachCache(t, func(t *testing.T, c *Cache) {
@@ -329,10 +360,13 @@ func TestHoldsAreBounded(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		if err := c.Hold(ctx, "alice", last, domain.MustAmount("0.2")); err != nil {
+			t.Errorf("another amount of one that is held: %v", err)
+		}
 		if err := c.Hold(ctx, "alice", uuid.New(), domain.MustAmount("0.1")); !errors.Is(err, domain.ErrOverloaded) {
 			t.Errorf("one too many: %v", err)
 		}
-		wantHeld(t, c, "99", "99 0.899980001") // what is not there for want of money is told first
+		wantHeld(t, c, "99", "99 0.799980001") // what is not there for want of money is told first
 		if err := c.Drop(ctx, "alice", last); err != nil {
 			t.Fatal(err)
 		}

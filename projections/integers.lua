@@ -20,14 +20,14 @@ local function signed(s, most)
 end
 
 -- sum is a + b, or with a sign of -1 a - b, which must not be below 0; all are without sign and leading
--- zeros. tonumber is told the base: without it the embedded Redis takes leading zeros for octal.
+-- zeros.
 local function sum(a, b, sign)
   local width = 7 * math.ceil((math.max(#a, #b) + 1) / 7)
   a = string.rep('0', width - #a) .. a
   b = string.rep('0', width - #b) .. b
   local out, carry = '', 0
   for at = width - 6, 1, -7 do
-    local part = tonumber(string.sub(a, at, at + 6), 10) + sign * tonumber(string.sub(b, at, at + 6), 10) + carry
+    local part = tonumber(string.sub(a, at, at + 6)) + sign * tonumber(string.sub(b, at, at + 6)) + carry
     carry = math.floor(part / 10000000)
     out = string.format('%07d', part - carry * 10000000) .. out
   end
