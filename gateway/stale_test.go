@@ -25,7 +25,7 @@ func TestStaleBalance(t *testing.T) {
 		}{
 			{"known", domain.CachedBalance{Available: domain.MustAmount("12345678901234567890123456.000000000001"), Reserved: domain.MustAmount("0.00000015"),
 				Position: domain.Position{Shard: 3, Seq: 17}}, true, nil, 200,
-				`{"user_id":"spoon","balance":12345678901234567890123456.000000000001,"reserved":0.00000015,"currency":"USD","stale":true,"as_of":null,"position":"3:17","behind":null}`},
+				`{"user_id":"spoon","balance":12345678901234567890123456.000000000001,"reserved":0.00000015,"currency":"USD","stale":true,"as_of":null,"position":"POSITION","behind":null}`},
 			{"below nothing, of before any event", domain.CachedBalance{Available: domain.MustAmount("-2.5"), Spendable: domain.MustAmount("7.5"), Frozen: true}, true, nil, 200,
 				`{"user_id":"spoon","balance":-2.5,"reserved":0,"currency":"USD","stale":true,"as_of":null,"position":null,"behind":null}`},
 			{"unknown", domain.CachedBalance{}, false, nil, 503, ""},
@@ -35,30 +35,32 @@ func TestStaleBalance(t *testing.T) {
 			o.balances = known
 			e := startAbsent(t, a, o)
 			known.set(func(context.Context, string) (domain.CachedBalance, bool, error) { return c.known, c.is, c.err })
-			if got := e.get("spoon", "/billing/balance"); got.status != 200 || masked(got.body) != fresh {
-				t.Errorf("%s, %s: while it is there: %d %s", mode, c.name, got.status, got.body)
-			}
+			name := mode + ", " + c.name
+			e.wantBalance(name+", while it is there", 200, fresh)
 			a.set(refusing)
-			for _, position := range []string{"", "3:99"} {
-				r := e.request("GET", "spoon", "/billing/balance", "")
-				if position != "" {
-					r.Header.Set("x-billing-position", position)
-				}
-				got := e.do(r)
-				if got.status != c.status || got.status == 200 && got.body != c.body || got.header.Get("x-billing-behind") != "" {
-					t.Errorf("%s, %s: %d %s", mode, c.name, got.status, got.body)
-				}
-				if c.status == 503 {
-					checkError(t, c.name, got, 503, "service_unavailable", "ledger_unavailable")
-				}
-			}
+			e.wantBalance(name, c.status, c.body)
 			for _, path := range []string{"/billing/transactions", "/billing/stats"} {
 				checkError(t, path, e.get("spoon", path), 503, "service_unavailable", "ledger_unavailable")
 			}
 			a.set(there)
-			if got := e.get("spoon", "/billing/balance"); masked(got.body) != fresh {
-				t.Errorf("%s, %s: when it is back: %d %s", mode, c.name, got.status, got.body)
-			}
+			e.wantBalance(name+", when it is back", 200, fresh)
+		}
+	}
+}
+
+// wantBalance reads a balance, whatever it is asked to include.
+func (e *env) wantBalance(name string, status int, body string) {
+	e.t.Helper()
+	for _, position := range []string{"", "3:99"} {
+		r := e.request("GET", "spoon", "/billing/balance", "")
+		if position != "" {
+			r.Header.Set("x-billing-position", position)
+		}
+		got := e.do(r)
+		if status == 503 {
+			checkError(e.t, name, got, 503, "service_unavailable", "ledger_unavailable")
+		} else if got.status != status || masked(got.body) != body || got.header.Get("x-billing-behind") != "" {
+			e.t.Errorf("%s: %d %s, want %s", name, got.status, got.body, body)
 		}
 	}
 }
@@ -105,7 +107,7 @@ func TestStaleAfterSpooling(t *testing.T) {
 	s.holds.Know("spoon", "100", false)
 	s.ledger.set(refusing)
 	a := s.chat("spoon", chatBody("sim-flat", "x", ""))
-	if got := s.get("spoon", "/billing/balance"); got.json("balance").Raw != "100" || got.json("stale").Raw != "true" {
+	if got := s.get("spoon", "/billing/balance"); got.json("balance").Raw != "100" || got.json("stale").Raw != "true" || got.json("position").Str != "1:2" {
 		t.Errorf("spooled: %s", got.body)
 	}
 	s.ledger.set(there)

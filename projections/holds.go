@@ -100,7 +100,7 @@ func (c *Cache) Drop(ctx context.Context, account string, request uuid.UUID) err
 // changeHold runs the script, in one round trip where Redis knows it.
 func (c *Cache) changeHold(ctx context.Context, account, want string, request uuid.UUID, amount domain.Amount) ([]string, error) {
 	if domain.CheckAccount(account) != nil {
-		return []string{"unknown"}, nil // there is no such account, and nothing of it
+		return []string{"unknown"}, nil //nolint:nilerr // there is no such account, and nothing of it
 	}
 	answer, err := changeHold.Run(ctx, c.client, []string{c.key(account), c.holdsKey(account)}, want, request.String(),
 		ceilUnits(amount), maxHolds, holdsLife.Milliseconds()).StringSlice()

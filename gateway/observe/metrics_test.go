@@ -54,6 +54,10 @@ func TestMetrics(t *testing.T) {
 	m.Gate(observe.GateOverruled)
 	m.Gate(observe.GateOverruled)
 	m.Settled("sim", 3, 4, true)
+	m.Overage()
+	m.Spooled(observe.SpoolHeld)
+	m.Spooled(observe.SpoolHeld)
+	m.Spooled(observe.SpoolOverage)
 	m.BatchRetry(failed)
 	m.Batch(3, time.Millisecond)
 	want := []string{
@@ -61,12 +65,14 @@ func TestMetrics(t *testing.T) {
 		`gate_verdicts_total{verdict="no"} 1`,
 		`gate_verdicts_total{verdict="overruled"} 2`,
 		`ledger_batch_retries_total 1`,
-		`ledger_overages_total 1`,
+		`ledger_overages_total 2`,
 		`ledger_refused_shards 2`,
 		`ledger_relay_events_total 6`,
 		`ledger_relay_lag_events{shard="3"} 5`,
 		`ledger_relay_restarts_total 1`,
 		`ledger_relay_transactions_total 2`,
+		`ledger_spooled_total{result="held"} 2`,
+		`ledger_spooled_total{result="overage"} 1`,
 		`llm_tokens_total{direction="input",model="sim"} 3`,
 		`llm_tokens_total{direction="output",model="sim"} 4`,
 		`projection_events_total{projection="balances"} 8`,
