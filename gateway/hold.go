@@ -145,22 +145,29 @@ func (h *hold) append(op domain.Op) (domain.Outcome, error) {
 
 // journal makes a command durable in the journal; where that does not take it, in the ledger after all.
 func (h *hold) journal(c domain.Command) (domain.Outcome, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), journalTime)
-	defer cancel()
-	full := h.g.journal.Put(ctx, c)
-	if h.g.metrics.Journaled(full); full == nil {
+	if h.put(c) == nil {
 		return domain.Outcome{}, nil
 	}
-	h.g.log.Error("the journal does not take a settlement", "billing_request_id", h.id, "error", full)
-	if decided(full) {
-		return h.g.insist(c)
-	}
-	h.g.doNotSpool()
 	out, err := h.g.insist(c)
-	if err != nil {
+	if err != nil && !decided(err) {
 		h.g.doNotSpool() // that took its time
 	}
 	return out, err
+}
+
+// put makes a command durable in the journal. Where that takes nothing, nothing is spooled for a while.
+func (h *hold) put(c domain.Command) error {
+	ctx, cancel := context.WithTimeout(context.Background(), journalTime)
+	defer cancel()
+	full := h.g.journal.Put(ctx, c)
+	h.g.metrics.Journaled(full)
+	if full != nil {
+		h.g.log.Error("the journal does not take a settlement", "billing_request_id", h.id, "error", full)
+	}
+	if full != nil && !decided(full) {
+		h.g.doNotSpool()
+	}
+	return full
 }
 
 // insist asks the ledger until it answers for good, within settleTime. The command keeps its id, so

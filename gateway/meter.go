@@ -148,8 +148,8 @@ func (h *hold) reserveOp() domain.Reserve {
 	}
 }
 
-// reserve appends the reserve. Where it is not known whether that happened, it is undone behind the
-// client's back: the ledger handles an account's commands in order.
+// reserve appends the reserve. Where it is not known whether that happened, it is undone: the ledger
+// handles an account's commands in order.
 func (inLedger) reserve(ctx context.Context, h *hold) error {
 	if !h.g.owned() { // others would take its reservations for a dead process's
 		return errNotOwned
@@ -160,8 +160,18 @@ func (inLedger) reserve(ctx context.Context, h *hold) error {
 	if err == nil || decided(err) || errors.Is(err, domain.ErrOverloaded) {
 		return err
 	}
-	h.g.background(func() { h.append(domain.Release{RequestID: h.id, Reason: domain.RefundInternalError}) }) //nolint:errcheck // a reserve that did not happen has nothing to release
+	h.undo(err)
 	return err
+}
+
+// undo releases a reserve of which it is not known whether it happened. What is spooled of the account may
+// need that money, so then the journal has the release first; otherwise it is done behind the client's back.
+func (h *hold) undo(why error) {
+	release := domain.Release{RequestID: h.id, Reason: domain.RefundInternalError}
+	if unreachable(why) && h.g.maySpool(h.call) && h.put(newCommand(h.call.who.Account, release)) == nil {
+		return
+	}
+	h.g.background(func() { h.append(release) }) //nolint:errcheck // a reserve that did not happen has nothing to release
 }
 
 // ask asks the ledger, and remembers whether it was there.

@@ -294,11 +294,14 @@ func TestBookReleases(t *testing.T) {
 	checkError(t, "the answer is lost", s.chat("spoon", chatBody("sim-flat", "x", "")), 503, "service_unavailable", "ledger_unavailable")
 	s.gw.Close()
 	kept := s.journal.commands
-	if len(kept) != 1 || s.available("spoon") != "100" {
+	if len(kept) != 1 || s.available("spoon") != "99.99" {
 		t.Fatalf("%d commands are kept, %s is left", len(kept), s.available("spoon"))
 	}
 	s.ledger.set(there)
 	release := kept[0]
+	if _, err := s.gw.Book(t.Context(), release); err != nil || s.available("spoon") != "100" {
+		t.Errorf("%v, %s is left", err, s.available("spoon"))
+	}
 	for name, id := range map[string]uuid.UUID{"released meanwhile": release.Op.Request(), "never reserved": uuid.New()} {
 		c := domain.Command{ID: domain.CommandID(uuid.Must(uuid.NewV7())), Account: "spoon", Op: domain.Release{RequestID: id, Reason: domain.RefundInternalError}}
 		if out, err := s.gw.Book(t.Context(), c); err != nil || len(out.Events) > 0 {
@@ -330,6 +333,27 @@ func TestBookIsSeen(t *testing.T) {
 	if a := s.chat("spoon", chatBody("sim-flat", "x", "")); a.status != 200 {
 		t.Errorf("released: %d %s", a.status, a.body)
 	}
+}
+
+// TestSpoolAfterAReserve: a reserve that happened unheard does not make an overage of what is spooled after
+// it, though both are more than there is: its release is booked first.
+func TestSpoolAfterAReserve(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := startSpooling(t, options{}, newPipes())
+		s.append("spoon", domain.Debit{Amount: domain.MustAmount("99.985"), Data: domain.MovementData{Reference: "r", Actor: "test"}})
+		s.holds.Know("spoon", "0.015", false)
+		s.ledger.set(dying)
+		id := s.wantSpooled("spooled", s.chat("spoon", chatBody("sim-flat", "x", "")), "0.01")
+		if got := s.available("spoon"); got != "0.005" {
+			t.Errorf("%s is left beside the reserve that nobody heard of", got)
+		}
+		s.recovers()
+		s.wantBooked("booked", id, "reserve commit(provider)")
+		if got := s.available("spoon"); got != "0.005" {
+			t.Errorf("%s is left", got)
+		}
+	})
 }
 
 // TestBookAlarms: a charge that was not covered is reported although the answer to its first booking was

@@ -165,50 +165,52 @@ func TestSpoolShutdown(t *testing.T) {
 }
 
 // TestSpoolJournalFails: what cannot be made durable is withheld, and its money stays held, for it may have
-// been; nothing more is bought for a while.
+// been; nothing more is bought for a while, nor where the journal is known to fail.
 func TestSpoolJournalFails(t *testing.T) {
 	t.Parallel()
+	full, flat := errors.New("the disk is full"), chatBody("sim-flat", "x", "")
 	for _, after := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) { // the ledger is asked for a minute before an answer is withheld
-			journalFails(t, after)
+			var s *spooling
+			s = startSpooling(t, options{providers: providersOf(&scripted{
+				complete: func(ctx context.Context, r provider.Request) (*provider.Completion, error) {
+					s.journal.fail(full, after)
+					return simulated().Complete(ctx, r)
+				},
+				stream: func(ctx context.Context, r provider.Request) (provider.Stream, error) {
+					s.journal.fail(full, after)
+					return simulated().Stream(ctx, r)
+				}})}, newPipes())
+			s.holds.Know("spoon", "0.03", false)
+			s.ledger.set(refusing)
+			whole := s.chat("spoon", flat)
+			checkError(t, "whole", whole, 503, "service_unavailable", "ledger_unavailable")
+			if whole.header.Get("x-billing-cost") != "" || len(s.holds.Held("spoon")) != 1 {
+				t.Errorf("%v, held %v", whole.header, s.holds.Held("spoon"))
+			}
+			s.journal.fail(nil, false)
+			checkError(t, "soon after", s.chat("spoon", flat), 503, "service_unavailable", "ledger_unavailable")
+			if got := s.spoolCounts(); got != "held=1 withheld=1" {
+				t.Errorf("counted %s", got)
+			}
+			<-time.After(5 * time.Second)
+			if a := s.post("spoon", streamPath, flat).events(t); a.done || a.failure != "ledger_unavailableservice_unavailable" || len(a.comments) > 0 {
+				t.Errorf("streamed: %+v", a)
+			}
+			<-time.After(5 * time.Second)
+			checkError(t, "it is known to fail", s.chat("spoon", flat), 503, "service_unavailable", "ledger_unavailable")
+			if got := s.spoolCounts(); got != "held=2 withheld=2" {
+				t.Errorf("counted %s", got)
+			}
+			s.recovers()
+			want, held := "100", 2
+			if after { // it was durable after all
+				want, held = "99.98", 0
+			}
+			if left := s.holds.Held("spoon"); s.available("spoon") != want || len(left) != held {
+				t.Errorf("%s is left, held %v", s.available("spoon"), left)
+			}
 		})
-	}
-}
-
-func journalFails(t *testing.T, after bool) {
-	p := newPipes()
-	s := startSpooling(t, options{}, p)
-	s.holds.Know("spoon", "0.03", false)
-	s.ledger.set(refusing)
-	flat := chatBody("sim-flat", "x", "")
-	s.journal.fail(errors.New("the disk is full"), after)
-	whole := s.chat("spoon", flat)
-	checkError(t, "whole", whole, 503, "service_unavailable", "ledger_unavailable")
-	if whole.header.Get("x-billing-cost") != "" || len(s.holds.Held("spoon")) != 1 {
-		t.Errorf("%v, held %v", whole.header, s.holds.Held("spoon"))
-	}
-	checkError(t, "soon after", s.chat("spoon", flat), 503, "service_unavailable", "ledger_unavailable")
-	if got := s.spoolCounts(); got != "held=1 withheld=1" {
-		t.Errorf("counted %s", got)
-	}
-	<-time.After(5 * time.Second)
-	if a := s.post("spoon", streamPath, flat).events(t); a.done || a.failure != "ledger_unavailableservice_unavailable" || len(a.comments) > 0 {
-		t.Errorf("streamed: %+v", a)
-	}
-	<-time.After(5 * time.Second)
-	s.gw.Close() // the reserves that failed are released, or not
-	s.journal.fail(nil, false)
-	if a := s.chat("spoon", flat); a.status != 200 {
-		t.Errorf("when the journal writes again: %d %s", a.status, a.body)
-	}
-	checkError(t, "all is held", s.chat("spoon", flat), 402, "insufficient_quota", "insufficient_quota")
-	s.recovers()
-	want, held := "99.99", 2
-	if after { // it was durable after all
-		want, held = "99.97", 0
-	}
-	if left := s.holds.Held("spoon"); s.available("spoon") != want || len(left) != held {
-		t.Errorf("%s is left, held %v", s.available("spoon"), left)
 	}
 }
 
@@ -218,11 +220,11 @@ func TestSpoolLedgerAtTheEnd(t *testing.T) {
 	var s *spooling
 	s = startSpooling(t, options{providers: providersOf(&scripted{complete: func(ctx context.Context, r provider.Request) (*provider.Completion, error) {
 		s.ledger.set(there)
+		s.journal.fail(errors.New("the disk is full"), false)
 		return simulated().Complete(ctx, r)
 	}})})
 	s.holds.Know("spoon", "1", false)
 	s.ledger.set(refusing)
-	s.journal.fail(errors.New("the disk is full"), false)
 	a := s.chat("spoon", chatBody("sim-flat", "x", ""))
 	if a.status != 200 || a.header.Get("x-billing-position") == "" || a.header.Get("x-billing-cost") != "0.01" {
 		t.Errorf("%d %v %s", a.status, a.header, a.body)
@@ -241,11 +243,11 @@ func TestSpoolLedgerRefuses(t *testing.T) {
 		var s *spooling
 		s = startSpooling(t, options{providers: providersOf(&scripted{complete: func(ctx context.Context, r provider.Request) (*provider.Completion, error) {
 			s.ledger.fails(&domain.Rejection{Reason: reason, Account: "spoon"})
+			s.journal.fail(errors.New("the disk is full"), false)
 			return simulated().Complete(ctx, r)
 		}})})
 		s.holds.Know("spoon", "1", false)
 		s.ledger.set(refusing)
-		s.journal.fail(errors.New("the disk is full"), false)
 		a := s.chat("spoon", chatBody("sim-flat", "x", ""))
 		checkError(t, string(reason), a, 500, "server_error", "internal_error")
 		if held := s.holds.Held("spoon"); len(held) > 0 || a.header.Get("x-billing-cost") != "" || s.spoolCounts() != "dropped=1 held=1" {

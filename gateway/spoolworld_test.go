@@ -27,6 +27,7 @@ const (
 	refusing          // it fails at once
 	silent            // it does not answer
 	deaf              // what is asked happens, and the answer is lost
+	dying             // it is deaf to reserves, then silent
 )
 
 // absent is a ledger, with all that is read from it, that can be away.
@@ -82,8 +83,12 @@ func (a *absent) wait(ctx context.Context) (presence, error) {
 // Append implements gateway.Ledger.
 func (a *absent) Append(ctx context.Context, c domain.Command) (domain.Outcome, error) {
 	a.mu.Lock()
-	if _, reserve := c.Op.(domain.Reserve); reserve {
+	_, reserve := c.Op.(domain.Reserve)
+	if reserve {
 		a.asked++
+	}
+	if a.how == dying && !reserve {
+		a.how = silent
 	}
 	spared := a.only != nil && !a.only(c)
 	a.mu.Unlock()
@@ -91,14 +96,13 @@ func (a *absent) Append(ctx context.Context, c domain.Command) (domain.Outcome, 
 		return a.Ledger.Append(ctx, c)
 	}
 	how, failed := a.wait(ctx)
-	if failed != nil && how != deaf {
-		return domain.Outcome{}, failed
+	if how == there {
+		return a.Ledger.Append(ctx, c)
 	}
-	out, err := a.Ledger.Append(ctx, c)
-	if how == deaf {
-		return domain.Outcome{}, failed
+	if how == deaf || how == dying {
+		a.Ledger.Append(ctx, c) //nolint:errcheck // nobody hears of it
 	}
-	return out, err
+	return domain.Outcome{}, failed
 }
 
 // Account implements gateway.Facts.
