@@ -11,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"llm-gateway/domain"
-	"llm-gateway/gateway"
 	"llm-gateway/gateway/observe"
 	"llm-gateway/ledger"
 	"llm-gateway/ledger/journal"
@@ -55,44 +54,31 @@ func openJournal(dataDir string, metrics *observe.Metrics, log *slog.Logger) (*j
 	}})
 }
 
-// startRecovery takes this process's lease, without which it must not reserve, and begins to drain the
-// journal and to sweep.
-func startRecovery(ctx context.Context, j *journal.Journal, config ledger.Config, l *ledger.Postgres, owner uuid.UUID, metrics *observe.Metrics, log *slog.Logger) (*recovery, error) {
+// startRecovery takes this process's lease, without which it must not reserve.
+func startRecovery(ctx context.Context, j *journal.Journal, config ledger.Config, owner uuid.UUID, log *slog.Logger) (*recovery, error) {
 	pool, err := leasePool(ctx, config)
 	if err != nil {
 		return nil, err
 	}
-	r := &recovery{journal: j, pool: pool}
+	r := &recovery{journal: j, pool: pool, end: func() {}}
 	if r.owner, err = sweep.StartOwner(ctx, pool, owner, log); err != nil {
 		pool.Close()
 		return nil, err
 	}
-	draining, end := context.WithCancel(context.WithoutCancel(ctx))
-	r.end = end
-	r.wait.Go(func() {
-		if err := j.Run(draining, booking(l, metrics, log)); err != nil {
-			log.Error("the journal does not drain", "error", err)
-		}
-	})
-	r.sweeper = sweep.StartSweeper(ctx, sweep.Config{Pool: pool, Ledger: l, Owner: owner, Log: log,
-		Hooks: sweep.Hooks{Swept: metrics.Swept, Failed: metrics.SweepFailed}})
 	return r, nil
 }
 
-// booking is how the journal's commands are booked. Overages are alarmed here: their requests have ended.
-func booking(l gateway.Ledger, metrics *observe.Metrics, log *slog.Logger) journal.Append {
-	return func(ctx context.Context, c domain.Command) (domain.Outcome, error) {
-		out, err := l.Append(ctx, c)
-		if err != nil || out.Repeated || len(out.Events) == 0 {
-			return out, err
+// run begins to drain the journal, by book, and to sweep.
+func (r *recovery) run(ctx context.Context, book journal.Append, l *ledger.Postgres, owner uuid.UUID, metrics *observe.Metrics, log *slog.Logger) {
+	draining, end := context.WithCancel(context.WithoutCancel(ctx))
+	r.end = end
+	r.wait.Go(func() {
+		if err := r.journal.Run(draining, book); err != nil {
+			log.Error("the journal does not drain", "error", err)
 		}
-		if d, over := out.Events[len(out.Events)-1].Event.Data.(*domain.OverageData); over {
-			metrics.Overage()
-			log.Error("a charge from the journal exceeded what was reserved for it", "account", c.Account, "billing_request_id", c.Op.Request(),
-				"reason", d.Reason, "position", out.Position().String())
-		}
-		return out, nil
-	}
+	})
+	r.sweeper = sweep.StartSweeper(ctx, sweep.Config{Pool: r.pool, Ledger: l, Owner: owner, Log: log,
+		Hooks: sweep.Hooks{Swept: metrics.Swept, Failed: metrics.SweepFailed}})
 }
 
 func leasePool(ctx context.Context, c ledger.Config) (*pgxpool.Pool, error) {
@@ -129,8 +115,10 @@ func (r *recovery) settled() {
 // close ends them, when all requests have been settled. The lease is given up last: what is still
 // reserved then is an orphan's.
 func (r *recovery) close() {
-	r.sweeper.Close()
-	r.settled()
+	if r.sweeper != nil {
+		r.sweeper.Close()
+		r.settled()
+	}
 	r.end()
 	r.wait.Wait()
 	r.owner.Close()

@@ -74,6 +74,9 @@ type Settings struct {
 	ModelsFormat   string // openai or array
 }
 
+// degradedSpool is the BILLING_DEGRADED that lets requests go on while Postgres is away.
+const degradedSpool = "spool"
+
 // The environments. Anything else is refused, so that a misspelt production is none by accident.
 const (
 	envDevelopment = "development"

@@ -144,7 +144,7 @@ func moneySettings() []setting {
 			oneOf(func(s *Settings) *string { return &s.ReservePolicy }, "cap", "refuse")},
 		{"BILLING_DEGRADED", "deny", false,
 			"While Postgres is away: deny answers model calls 503 with Retry-After; spool lets them go on within the balances that Redis knew last, and books them when it is back. What is no longer covered then becomes an overage. Either way a call under way ends well.",
-			oneOf(func(s *Settings) *string { return &s.Degraded }, "deny", "spool")},
+			oneOf(func(s *Settings) *string { return &s.Degraded }, "deny", degradedSpool)},
 		{"MODELS_FORMAT", "openai", false, "What GET /v1/models answers: openai (an object with data) or array (the bare list).",
 			oneOf(func(s *Settings) *string { return &s.ModelsFormat }, "openai", "array")},
 	}

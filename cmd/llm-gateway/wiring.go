@@ -70,19 +70,30 @@ func wire(ctx context.Context, s *Settings, prices *priceFile, b backend, m ledg
 	if b.Embedded {
 		forgetLeases(ctx, p.ledger, log)
 	}
-	if p.recovery, err = startRecovery(ctx, p.journal, config, p.ledger, owner, metrics, log); err != nil {
+	if p.recovery, err = startRecovery(ctx, p.journal, config, owner, log); err != nil {
 		return nil, databaseError(err, b.URL)
 	}
 	p.follow(ctx, p.ledger, owner, metrics, log)
 	p.gateway, err = gateway.New(gateway.Config{
 		Ledger: withKillLedger(p.ledger), Facts: p.ledger, Projections: projections.NewReader(p.ledger.Pool(), m), Balances: p.balances,
-		Journal: withKillJournal(p.journal), Keys: keyStore{p.ledger.Pool()},
+		Journal: withKillJournal(p.journal), Spool: p.spool(s), Keys: keyStore{p.ledger.Pool()},
 		Tokens: tokens, Prices: prices.book, Providers: withKillProviders(providers),
 		Missing: missing, Owner: owner, Owned: p.recovery.owner.Held, Currency: m.Currency, DefaultBalance: s.DefaultBalance,
 		ReservePolicy: gateway.ReservePolicy(s.ReservePolicy), ModelsArray: s.ModelsFormat == "array",
-		Ready: readiness(p.ledger), Degraded: p.degraded, Version: version(), Environment: s.Environment, Metrics: metrics, Log: log,
+		Ready: p.readiness(s), Degraded: p.degraded, Version: version(), Environment: s.Environment, Metrics: metrics, Log: log,
 	})
+	if err == nil {
+		p.recovery.run(ctx, p.gateway.Book, p.ledger, owner, metrics, log)
+	}
 	return p, err
+}
+
+// spool is where money is held while Postgres is away; nil where requests are denied then.
+func (p *parts) spool(s *Settings) gateway.Spool {
+	if s.Degraded != degradedSpool {
+		return nil
+	}
+	return p.refiller
 }
 
 // ledgerHooks tell the metrics and the log how the writer fares, and feed what follows it.
@@ -128,13 +139,29 @@ func (p *parts) close() {
 	}
 }
 
+// errPostgresAway is why a gateway is not ready: the cause may name hosts and logins.
+var errPostgresAway = errors.New("Postgres does not answer")
+
+// readiness says whether requests can be served: by the ledger, or where the operator chose so, without it
+// as long as there is a Redis to hold money in.
+func (p *parts) readiness(s *Settings) func(context.Context) error {
+	ready := readiness(p.ledger)
+	return func(ctx context.Context) error {
+		err := ready(ctx)
+		if errors.Is(err, errPostgresAway) && s.Degraded == degradedSpool && p.redis.Ping(ctx).Err() == nil {
+			return nil
+		}
+		return err
+	}
+}
+
 // readiness asks Postgres for its time: it must answer, and be ours; and every shard must take appends.
 func readiness(l *ledger.Postgres) func(context.Context) error {
 	return func(ctx context.Context) error {
 		skew, err := l.ClockSkew(ctx)
 		switch {
 		case err != nil:
-			return errors.New("Postgres does not answer") // the cause may name hosts and logins
+			return errPostgresAway
 		case skew.Abs() > clockTolerance:
 			return fmt.Errorf("this gateway's clock is %s from Postgres's; at most %s is tolerated", skew.Round(time.Millisecond), clockTolerance)
 		}
@@ -152,16 +179,20 @@ func readiness(l *ledger.Postgres) func(context.Context) error {
 // awayLook bounds the look at what a gateway can do without.
 const awayLook = 300 * time.Millisecond
 
-// degraded names what is away, or has left something behind, while requests go on: redis and kafka, and
-// the journal while it waits for Postgres.
+// degraded names what is away, or has left something behind, while requests go on: postgres where money is
+// held in Redis meanwhile, redis, kafka, and the journal while it waits for Postgres.
 func (p *parts) degraded(ctx context.Context) (away []string) {
 	ctx, cancel := context.WithTimeout(ctx, awayLook)
 	defer cancel()
-	var redisAway, kafkaAway error
+	var postgresAway, redisAway, kafkaAway error
 	var wait sync.WaitGroup
+	wait.Go(func() { _, postgresAway = p.ledger.ClockSkew(ctx) })
 	wait.Go(func() { redisAway = p.redis.Ping(ctx).Err() })
 	wait.Go(func() { _, kafkaAway = p.topic.Cluster(ctx) })
 	wait.Wait()
+	if postgresAway != nil {
+		away = append(away, "postgres")
+	}
 	if redisAway != nil {
 		away = append(away, "redis")
 	}
