@@ -199,3 +199,43 @@ func testSpooled(t *testing.T, s subject) {
 		t.Fatalf("%s, %v", kinds(events), err)
 	}
 }
+
+// testFollowed reads every shard as those do that follow the ledger: page by page, to its head, along
+// the chain from the genesis hash.
+func testFollowed(t *testing.T, s subject) {
+	ctx := context.Background()
+	for _, account := range []string{"a", "b", "c", "d", "e", "f"} {
+		mustOpen(t, s, account, "1")
+		must(t, s, command(account, credit("1", "r")))
+	}
+	heads, err := s.Heads(ctx)
+	if err != nil || len(heads) != s.Meta().Shards {
+		t.Fatalf("%d heads, %v", len(heads), err)
+	}
+	total := 0
+	for i, h := range heads {
+		seq, hash := int64(0), domain.GenesisHash(s.Meta().ID, int32(i))
+		for {
+			page, err := s.Events(ctx, int32(i), seq, 2)
+			if err != nil || len(page) > 2 {
+				t.Fatalf("a page of %d, %v", len(page), err)
+			}
+			if len(page) == 0 {
+				break
+			}
+			for _, e := range page {
+				seq, hash = seq+1, domain.ChainHash(hash, e.Payload)
+				if e.Event.Shard != int32(i) || e.Event.Seq != seq || e.Hash != hash {
+					t.Fatalf("%s stands where %d:%d must, or its hash is wrong", e.Event.Position(), i, seq)
+				}
+			}
+		}
+		total += int(seq)
+		if h.Shard != int32(i) || h.Seq != seq || h.Hash != hash || h.Epoch != 0 {
+			t.Fatalf("the head %+v is not where the events end, %d", h, seq)
+		}
+	}
+	if total != 18 {
+		t.Fatalf("%d events, not 18", total)
+	}
+}

@@ -22,6 +22,9 @@ type subject interface {
 	Request(ctx context.Context, account string, id uuid.UUID) ([]domain.Recorded, error)
 	Response(ctx context.Context, account string, id uuid.UUID) (*domain.Response, error)
 	Transactions(ctx context.Context, account string, limit, offset int) ([]domain.Recorded, error)
+	Events(ctx context.Context, shard int32, after int64, limit int) ([]domain.Recorded, error)
+	Heads(ctx context.Context) ([]Head, error)
+	Meta() Meta
 	Close()
 }
 
@@ -103,6 +106,7 @@ func TestConformance(t *testing.T) {
 		"a key of an empty answer":         testEmptyAnswer,
 		"late in both orders":              testLate,
 		"spooled requests":                 testSpooled,
+		"followers read it in pages":       testFollowed,
 	}
 	for store, open := range stores {
 		for name, run := range cases {

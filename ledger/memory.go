@@ -26,6 +26,7 @@ type Memory struct {
 func NewMemory(id uuid.UUID, shards int, currency string, now func() time.Time, hooks ...Hooks) *Memory {
 	s := &memoryStore{
 		shards: shards, currency: currency, now: now,
+		meta:  Meta{ID: id, Shards: shards, Currency: currency},
 		heads: map[int32]head{}, events: map[int32][]written{}, books: domain.NewBooks(),
 		earlier: map[uuid.UUID][]domain.Recorded{}, answers: map[uuid.UUID]*domain.Response{},
 	}
@@ -44,6 +45,7 @@ type memoryStore struct {
 	shards   int
 	currency string
 	now      func() time.Time
+	meta     Meta
 
 	mu      sync.Mutex
 	heads   map[int32]head
@@ -155,6 +157,35 @@ func (m *Memory) Response(_ context.Context, account string, id uuid.UUID) (*dom
 		return nil, nil
 	}
 	return m.store.answers[id], nil
+}
+
+// Meta is which ledger it is.
+func (m *Memory) Meta() Meta { return m.store.meta }
+
+// Events returns up to limit of a shard's events behind seq after, in order.
+func (m *Memory) Events(_ context.Context, shard int32, after int64, limit int) ([]domain.Recorded, error) {
+	m.store.mu.Lock()
+	defer m.store.mu.Unlock()
+	page := m.store.events[shard]
+	page = page[min(max(after, 0), int64(len(page))):]
+	page = page[:min(limit, len(page), MaxEvents)]
+	out := make([]domain.Recorded, len(page))
+	for i := range page {
+		out[i] = page[i].recorded()
+	}
+	return out, nil
+}
+
+// Heads returns every shard's head, in the order of shards.
+func (m *Memory) Heads(context.Context) ([]Head, error) {
+	m.store.mu.Lock()
+	defer m.store.mu.Unlock()
+	out := make([]Head, m.store.shards)
+	for shard := range out {
+		h := m.store.heads[int32(shard)]
+		out[shard] = Head{Shard: int32(shard), Seq: h.Seq, Hash: h.Hash, Epoch: h.Epoch}
+	}
+	return out, nil
 }
 
 // Transactions returns an account's movements of money in or out, newest first.
