@@ -74,7 +74,7 @@ func forgetLeases(ctx context.Context, l *ledger.Postgres, log *slog.Logger) {
 
 // follow starts what follows an open ledger.
 func (f *followers) follow(ctx context.Context, l *ledger.Postgres, owner uuid.UUID, metrics *observe.Metrics, log *slog.Logger) {
-	f.relay.Store(relay.Start(ctx, relay.Config{Topic: f.topic, Name: f.name, Ledger: l.Reader, Pool: l.Pool(), Owner: owner, Log: log,
+	f.relay.Store(relay.Start(ctx, relay.Config{Topic: relay.OfTopic(f.topic), Name: f.name, Ledger: l.Reader, Pool: l.Pool(), Owner: owner, Log: log,
 		Hooks: relay.Hooks{Lag: metrics.RelayLag, Published: metrics.RelayPublished, Restarted: metrics.RelayRestarted}}))
 	cache := projections.NewCache(f.redis, l.Meta().ID, l.Meta().Shards)
 	f.refiller = projections.NewRefiller(cache, l.Pool(), metrics.CacheError)

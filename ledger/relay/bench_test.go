@@ -137,7 +137,7 @@ func BenchmarkLoad(b *testing.B) {
 			defer kafka.Close()
 			w := newWorld(b)
 			r := Start(context.Background(), Config{
-				Topic: kafka, Name: config.Name, Ledger: h, Pool: w.ledger.Pool(), Owner: uuid.New(), Log: slog.New(slog.DiscardHandler),
+				Topic: OfTopic(kafka), Name: config.Name, Ledger: h, Pool: w.ledger.Pool(), Owner: uuid.New(), Log: slog.New(slog.DiscardHandler),
 			})
 			defer r.Close()
 			p := &process{Relay: r}

@@ -85,7 +85,7 @@ func (s *shard) live(ctx context.Context, cluster string) error {
 }
 
 // takeOver makes this process the only one that can publish the shard, and finds out where to go on.
-func (s *shard) takeOver(ctx context.Context, cluster string) (*topic.Producer, error) {
+func (s *shard) takeOver(ctx context.Context, cluster string) (Producer, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	kafka := s.relay.config.Topic
@@ -245,7 +245,7 @@ func (s *shard) next(ctx context.Context) ([]domain.Recorded, position, error) {
 
 // publish is one transaction. One that is under way when the lease ends gets a moment to end well: if
 // another has taken over, Kafka refuses it.
-func (s *shard) publish(ctx context.Context, p *topic.Producer, events []domain.Recorded, at position) error {
+func (s *shard) publish(ctx context.Context, p Producer, events []domain.Recorded, at position) error {
 	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() {

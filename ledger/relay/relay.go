@@ -45,13 +45,32 @@ var (
 	ErrGap      = errors.New("the ledger has a gap")
 )
 
-// Topic is where events go. A *topic.Topic is one, and has the contract.
+// Topic is where events go: OfTopic. A *topic.Topic has the contract.
 type Topic interface {
 	Cluster(ctx context.Context) (string, error)
 	Ensure(ctx context.Context) error
 	State(ctx context.Context) (topic.State, error)
 	Tail(ctx context.Context, shard int32) (*topic.Record, error)
-	Producer(ctx context.Context, shard int32) (*topic.Producer, error)
+	Producer(ctx context.Context, shard int32) (Producer, error)
+}
+
+// Producer publishes one shard, alone. A *topic.Producer has the contract.
+type Producer interface {
+	Publish(ctx context.Context, events []domain.Recorded) (last int64, err error)
+	Close()
+}
+
+// OfTopic makes a Topic of the ledger's topic.
+func OfTopic(t *topic.Topic) Topic { return realTopic{t} }
+
+type realTopic struct{ *topic.Topic }
+
+func (t realTopic) Producer(ctx context.Context, shard int32) (Producer, error) {
+	p, err := t.Topic.Producer(ctx, shard)
+	if err != nil { // not a nil *Producer in an interface
+		return nil, err
+	}
+	return p, nil
 }
 
 // Ledger is where events come from. A *ledger.Reader is one, and has the contract. What it answers was

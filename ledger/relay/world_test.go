@@ -255,7 +255,7 @@ func (w *world) start(change ...func(*Config)) *process {
 	}
 	p.pool = &gatedPool{Pool: w.ledger.Pool(), gate: &p.wire.gate}
 	c := Config{
-		Topic: p.topic, Name: config.Name, Ledger: w.ledger, Pool: p.pool, Owner: uuid.New(),
+		Topic: OfTopic(p.topic), Name: config.Name, Ledger: w.ledger, Pool: p.pool, Owner: uuid.New(),
 		Hooks: p.hooks(), Log: slog.New(slog.DiscardHandler), times: testTimes,
 	}
 	for _, f := range change {
