@@ -78,6 +78,14 @@ func (r receipt) comment(id uuid.UUID) string {
 	return `: billing {"request_id":"` + id.String() + `","cost":"` + r.cost.String() + `","position":` + position + "}\n\n"
 }
 
+// controllerOf controls what is behind gin's writer, whose own Flush keeps to itself that it failed.
+func controllerOf(c *gin.Context) *http.ResponseController {
+	if gins, ok := c.Writer.(interface{ Unwrap() http.ResponseWriter }); ok {
+		return http.NewResponseController(gins.Unwrap())
+	}
+	return http.NewResponseController(c.Writer)
+}
+
 // writeSoon bounds what is written from now on, by the wall clock. Nobody has to lift the bound: net/http
 // does it when the request has ended, after the last bytes have left its buffers.
 func writeSoon(c *gin.Context) {
@@ -115,7 +123,7 @@ func (h *hold) stream(c *gin.Context) error {
 		return h.fail(err)
 	}
 	defer stream.Close() //nolint:errcheck // whatever it says, the answer has been dealt with
-	d := &delivery{h: h, c: c, control: http.NewResponseController(c.Writer)}
+	d := &delivery{h: h, c: c, control: controllerOf(c)}
 	for {
 		chunk, err := d.next(stream)
 		if err != nil {
