@@ -20,7 +20,8 @@
 // foresaw) is tried again after pauses that grow to longPause, for ever: nothing is skipped, and other
 // accounts go on. How far it came is not written down: a command keeps its id, and a ledger that has it
 // already answers with its first outcome. A rejection is a decision too, but of money that could not be
-// booked: it is kept in the file `refused`, logged as an error, and told to Hooks.Refused.
+// booked: it is kept in the file `refused`, logged as an error, and told to Hooks.Refused; unless it is of
+// a release that had nothing to give back, as after an outage in which a reserve did not happen.
 //
 // # The files
 //

@@ -126,6 +126,10 @@ func (d *drain) try(ctx context.Context, q *line) result {
 	ctx, cancel := context.WithTimeout(ctx, tryTime)
 	defer cancel()
 	_, err = d.book(ctx, c)
+	if moot(c, err) {
+		d.log.Info("a release from the journal had nothing to give back", "account", c.Account, "request", c.Op.Request(), "error", err)
+		return result{line: q}
+	}
 	if reason := refusal(err); reason != "" {
 		return result{line: q, refused: true, err: d.refuse(c, reason, err)}
 	}
@@ -145,6 +149,14 @@ func refusal(err error) domain.Reject {
 		return Unstorable
 	}
 	return ""
+}
+
+// moot says whether a refusal costs nothing: a release found nothing to give back, because the reserve
+// never happened (it was released because that was not known), or because somebody was faster.
+func moot(c domain.Command, err error) bool {
+	_, release := c.Op.(domain.Release)
+	reason := refusal(err)
+	return release && (reason == domain.RejectReservationUnknown || reason == domain.RejectAlreadySettled)
 }
 
 // errUnreadable says that a record could not be had from the disk.

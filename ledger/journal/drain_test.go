@@ -234,7 +234,7 @@ func TestHangs(t *testing.T) {
 // wait, unchanged, for the next Run.
 func TestAnswersAfterTheEnd(t *testing.T) {
 	t.Parallel()
-	for _, answer := range []error{nil, context.Canceled, &domain.Rejection{Reason: domain.RejectAlreadySettled}} {
+	for _, answer := range []error{nil, context.Canceled, &domain.Rejection{Reason: domain.RejectInvalid}} {
 		synctest.Test(t, func(t *testing.T) {
 			o := quiet()
 			g := watch(&o)

@@ -103,7 +103,7 @@ func (p *past) drainSome(t tester, d *disk, j *Journal, n int) {
 		p.booked[c.ID] = true
 		if taken%3 == 0 || p.refused[c.ID] {
 			p.refused[c.ID] = true
-			return domain.Outcome{}, &domain.Rejection{Reason: domain.RejectAlreadySettled, Account: c.Account}
+			return domain.Outcome{}, &domain.Rejection{Reason: domain.RejectInvalid, Account: c.Account}
 		}
 		return domain.Outcome{}, nil
 	})

@@ -49,7 +49,7 @@ func TestUnstorable(t *testing.T) {
 func refuser(accounts ...string) *booker {
 	return &booker{before: func(_ context.Context, c domain.Command) error {
 		if slices.Contains(accounts, c.Account) {
-			return fmt.Errorf("wrapped: %w", &domain.Rejection{Reason: domain.RejectReservationUnknown, Account: c.Account, Detail: "r"})
+			return fmt.Errorf("wrapped: %w", &domain.Rejection{Reason: domain.RejectInvalid, Account: c.Account, Detail: "r"})
 		}
 		return nil
 	}}
@@ -107,8 +107,46 @@ func TestRefused(t *testing.T) {
 	}
 	got := entries[0].Command.Op.(domain.Settle)
 	if !got.Charge.Equal(s.Charge) || got.Response != nil || !entries[0].Refused.At.Equal(o.Now()) ||
-		entries[0].Refused.Reason != domain.RejectReservationUnknown || !strings.Contains(entries[0].Refused.Error, "bad") {
+		entries[0].Refused.Reason != domain.RejectInvalid || !strings.Contains(entries[0].Refused.Error, "bad") {
 		t.Errorf("%v %v", got, entries[0].Refused)
+	}
+}
+
+// TestReleaseOfNothing holds that a release which finds nothing to give back, because the reserve never
+// happened or somebody was faster, is no money that could not be booked. Any other refusal of it is.
+func TestReleaseOfNothing(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		command domain.Command
+		reason  domain.Reject
+		told    int
+	}{
+		{release("a"), domain.RejectReservationUnknown, 0},
+		{release("a"), domain.RejectAlreadySettled, 0},
+		{release("a"), domain.RejectAccountUnknown, 1},
+		{settle("a", uuid.New(), "1"), domain.RejectReservationUnknown, 1},
+		{settle("a", uuid.New(), "1"), domain.RejectAlreadySettled, 1},
+	} {
+		d, o, told, drained := newDisk(1), quiet(), 0, 0
+		o.Hooks.Refused = func(domain.Command, error) { told++ }
+		o.Hooks.Drained = func(n int) { drained += n }
+		g := watch(&o)
+		j := mustOpen(t, d, o)
+		mustPut(t, j, c.command)
+		drainAll(t, j, g, func(context.Context, domain.Command) (domain.Outcome, error) {
+			return domain.Outcome{}, &domain.Rejection{Reason: c.reason, Account: "a"}
+		})
+		mustClose(t, j)
+		kept := 0
+		for e, err := range read(d) {
+			if err != nil || e.Refused == nil {
+				t.Fatalf("%+v, %v", e, err)
+			}
+			kept++
+		}
+		if told != c.told || kept != c.told || drained != 1-c.told {
+			t.Errorf("%T, %s: told %d times, %d are kept, %d have drained", c.command.Op, c.reason, told, kept, drained)
+		}
 	}
 }
 
