@@ -7,7 +7,7 @@ FUZZTIME   ?= 50000x
 TESTFLAGS  ?=
 
 .DEFAULT_GOAL := build
-.PHONY: run demo build test test-real check acceptance acceptance-real faults faults-real rebuild-million rebuild-million-real clients vuln fuzz bench clean
+.PHONY: run demo build test test-real check acceptance acceptance-real faults faults-real rebuild-million rebuild-million-real clients vuln fuzz soak bench clean
 
 run: build ## the gateway; it ends with make, however make ends
 	exec $(BIN) serve --end-with-parent
@@ -75,6 +75,10 @@ fuzz: ## each fuzz test for FUZZTIME, one after the other
 			go test -run='^$$' -fuzz="^$$name\$$" -fuzztime=$(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
 		done; \
 	done
+
+SOAK ?= 10
+soak: ## the simulation on new seeds, for SOAK minutes or until interrupted
+	SOAK=$(SOAK) go test -count=1 -v -timeout 0 -run '^TestSoak$$' ./cmd/llm-gateway/simulation
 
 bench: build ## the CPU of a billed request, beside a bare reverse proxy
 	$(BIN) bench

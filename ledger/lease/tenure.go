@@ -96,6 +96,12 @@ func (t *tenure) wait(pause time.Duration) {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	for {
+		select { // before the next round, which would take a lease again that is to be left to others
+		case h := <-t.ended:
+			t.forget(h)
+			continue
+		default:
+		}
 		select {
 		case h := <-t.ended:
 			t.forget(h)
