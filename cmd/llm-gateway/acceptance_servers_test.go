@@ -70,7 +70,14 @@ func TestFrozenOwner(t *testing.T) {
 		k.start(slot, binary(t))
 	}
 	k.begin()
-	eventually(t, settleLimit, "it is busy", func() bool { return k.served() > 100 })
+	const long, seconds = "900000", 4
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		body := chatBody(loadModel, fmt.Sprintf("nonce %s sim:tokens=%d sim:pace=100ms", long, 10*seconds), true, "")
+		k.sendBody(newClient(t), 0, long, body, tokenFor(t, loadAccount(0)))
+	}()
+	eventually(t, settleLimit, "a long request is under way", func() bool { return k.served() > 100 && k.w.called(long) })
 	frozen := k.running[0].cmd.Process
 	if err := frozen.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -85,6 +92,7 @@ func TestFrozenOwner(t *testing.T) {
 	if err := frozen.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
+	<-ended
 	if o := k.finish(); o.late == 0 {
 		t.Errorf("%+v: nothing was late", o)
 	}

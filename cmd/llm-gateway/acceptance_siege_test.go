@@ -77,6 +77,12 @@ func (w *nonceWitness) note(nonce string, wire []byte) {
 	}
 }
 
+func (w *nonceWitness) called(nonce string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.calls[nonce] > 0
+}
+
 // siege is the gateways, and what their clients saw.
 type siege struct {
 	t       testing.TB
@@ -154,12 +160,16 @@ func (k *siege) load() {
 }
 
 func (k *siege) send(client *http.Client, i int, token string) {
-	body, nonce := loadBody(i), strconv.Itoa(i)
+	k.sendBody(client, i%besieged, strconv.Itoa(i), loadBody(i), token)
+}
+
+// sendBody sends one request, which is known by the nonce in its prompt, to one gateway.
+func (k *siege) sendBody(client *http.Client, slot int, nonce, body, token string) {
 	sum := sha256.Sum256([]byte(body))
 	k.mu.Lock()
 	k.nonces[hex.EncodeToString(sum[:])] = nonce
 	k.mu.Unlock()
-	r := chat(context.Background(), client, *k.at[i%besieged].Load(), token, body)
+	r := chat(context.Background(), client, *k.at[slot].Load(), token, body)
 	r.header = nil // there will be many
 	k.mu.Lock()
 	k.replies[nonce] = r

@@ -58,13 +58,27 @@ func TestMetrics(t *testing.T) {
 	m.Spooled(observe.SpoolHeld)
 	m.Spooled(observe.SpoolHeld)
 	m.Spooled(observe.SpoolOverage)
+	m.JournalWaiting(2, 900)
+	m.JournalDrained(3)
+	m.JournalRefused()
+	m.Journaled(nil)
+	m.Journaled(failed)
+	m.Journaled(failed)
+	m.Swept(4)
+	m.SweepFailed(failed)
 	m.BatchRetry(failed)
 	m.Batch(3, time.Millisecond)
 	want := []string{
 		`balance_cache_errors_total 1`,
 		`gate_verdicts_total{verdict="no"} 1`,
 		`gate_verdicts_total{verdict="overruled"} 2`,
+		`journal_drained_total 3`,
+		`journal_refused_total 1`,
+		`journal_waiting_bytes 900`,
+		`journal_waiting_commands 2`,
 		`ledger_batch_retries_total 1`,
+		`ledger_journaled_total{result="refused"} 2`,
+		`ledger_journaled_total{result="written"} 1`,
 		`ledger_overages_total 2`,
 		`ledger_refused_shards 2`,
 		`ledger_relay_events_total 6`,
@@ -80,6 +94,8 @@ func TestMetrics(t *testing.T) {
 		`projection_halted{projection="stats",shard="2"} 1`,
 		`projection_lag_events{projection="stats",shard="2"} 9`,
 		`projection_restarts_total 1`,
+		`sweeper_failures_total 1`,
+		`sweeper_refunds_total 4`,
 	}
 	if got := lines(t, m); !slices.Equal(got, want) {
 		t.Errorf("%s\nwant %s", strings.Join(got, "\n"), strings.Join(want, "\n"))

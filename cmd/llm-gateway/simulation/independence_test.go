@@ -15,8 +15,7 @@ var auditorsFiles = []string{"evidence_test.go", "audit_test.go", "audit_request
 
 // messageOf is a type checker's error without its place.
 func messageOf(err error) string {
-	var found types.Error
-	if errors.As(err, &found) {
+	if found, ok := errors.AsType[types.Error](err); ok {
 		return found.Msg
 	}
 	return ""
