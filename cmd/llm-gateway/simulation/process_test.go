@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -244,17 +245,12 @@ func (p *process) die() {
 	p.mu.Unlock()
 	p.life.ended = true
 	p.on.set(nil)
-	for _, q := range p.w.s.waiting() {
-		if q.proc != p || q.loose {
-			continue
+	under := slices.DeleteFunc(p.w.s.waiting(), func(q *parked) bool { return q.proc != p || q.loose })
+	p.loosen(under)
+	for _, q := range under {
+		if !q.loose {
+			p.w.s.release(q, dead)
 		}
-		if q.flight != nil && q.flight.foremost() && p.w.s.rng.IntN(2) == 0 {
-			p.w.s.mu.Lock()
-			q.loose = true
-			p.w.s.mu.Unlock()
-			continue
-		}
-		p.w.s.release(q, dead)
 	}
 	p.cancel()
 	p.runs.Go(p.bury)
@@ -286,8 +282,16 @@ func (p *process) freeze(d time.Duration) {
 	p.mu.Lock()
 	p.frozen = time.Now().Add(d)
 	p.mu.Unlock()
-	for _, q := range p.w.s.waiting() {
-		if q.proc == p && q.flight != nil && q.flight.foremost() && p.w.s.rng.IntN(2) == 0 {
+	p.loosen(slices.DeleteFunc(p.w.s.waiting(), func(q *parked) bool { return q.proc != p }))
+}
+
+// loosen lets some of a process's calls have left it: of those to the ledger the foremost of each lane, as a
+// coin says.
+func (p *process) loosen(calls []*parked) {
+	p.w.s.mu.Lock()
+	defer p.w.s.mu.Unlock()
+	for _, q := range calls {
+		if q.flight != nil && q.flight.foremost() && p.w.s.rng.IntN(2) == 0 {
 			q.loose = true
 		}
 	}

@@ -29,6 +29,7 @@ func (w *world) play() *evidence {
 		return w.atRest() == ""
 	})
 	e := w.collect()
+	e.note(w.s.trace)
 	w.end()
 	return e
 }
