@@ -8,10 +8,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -188,15 +190,20 @@ func (k *siege) served() (n int) {
 	return n
 }
 
-func (k *siege) finishedIDs() (ids []string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, r := range k.replies {
-		if r.finished() {
-			ids = append(ids, r.request)
+// awaitCharged waits until what clients have seen finished is charged: the last of it may wait in journals,
+// whose pauses grow while the ledger is away.
+func awaitCharged(t testing.TB, databaseURL string, replies []reply) {
+	t.Helper()
+	var ids []string
+	for i := range replies {
+		if replies[i].finished() {
+			ids = append(ids, replies[i].request)
 		}
 	}
-	return ids
+	eventually(t, siegeLimit, "what clients have seen is charged, the journals are empty", func() bool {
+		return countRows(t, databaseURL, `SELECT count(*) FROM ledger_reservations WHERE state IN ('settled', 'late') AND request_id::text = ANY('{`+
+			strings.Join(ids, ",")+`}')`) == int64(len(ids))
+	})
 }
 
 // finished says that the client has the whole answer.
@@ -211,11 +218,7 @@ func (k *siege) finish() outcomes {
 	eventually(k.t, siegeLimit, "nothing is left open", func() bool {
 		return countRows(k.t, k.p.databaseURL, `SELECT count(*) FROM ledger_reservations WHERE state = 'open'`) == 0
 	})
-	eventually(k.t, siegeLimit, "what clients have seen is charged, the journals are empty", func() bool {
-		ids := k.finishedIDs()
-		return countRows(k.t, k.p.databaseURL, `SELECT count(*) FROM ledger_reservations WHERE state IN ('settled', 'late') AND request_id::text = ANY('{`+
-			strings.Join(ids, ",")+`}')`) == int64(len(ids))
-	})
+	awaitCharged(k.t, k.p.databaseURL, slices.Collect(maps.Values(k.replies))) // nobody changes them any more
 	o := k.check(auditLedger(k.t, k.p.databaseURL))
 	k.p.auditWithin(k.t, siegeLimit)
 	auditProjections(k.t, k.p.databaseURL)

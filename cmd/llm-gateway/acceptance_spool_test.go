@@ -14,7 +14,7 @@ import (
 // Redis knew, and not beyond; when it is back each of them is in the ledger, once, at its cost.
 func TestSpool(t *testing.T) {
 	t.Parallel()
-	const affords, asked, left = 20, 64, "0.009"
+	const affords, asked, clients, left = 20, 48, 8, "0.009"
 	direct := pgtest.URL(t)
 	post, through := newGatePost(t, direct)
 	s, client, token := startServe(t, "DATABASE_URL="+through, "BILLING_DEGRADED=spool", "BILLING_DEFAULT_BALANCE=0.219"), newClient(t), tokenFor(t, "spooled")
@@ -29,8 +29,15 @@ func TestSpool(t *testing.T) {
 	post.set(cut)
 	replies := make([]reply, asked)
 	began := time.Now()
-	atOnce(asked, func(i int) {
-		replies[i] = chat(t.Context(), client, s.url, token, chatBody(flatModel, fmt.Sprint("spooled ", i), i%2 == 0, ""))
+	atOnce(clients, func(c int) {
+		for i := c; i < asked; i += clients {
+			body := chatBody(flatModel, fmt.Sprint("spooled ", i), i%2 == 0, "")
+			for range clients { // on a busy machine Redis may be too late for one, which is told to come again
+				if replies[i] = chat(t.Context(), client, s.url, token, body); replies[i].status != http.StatusServiceUnavailable {
+					break
+				}
+			}
+		}
 	})
 	t.Logf("%d requests without Postgres in %s", asked, time.Since(began).Round(time.Millisecond))
 	ready(t, client, s.url, `"degraded":["postgres","journal"]`)

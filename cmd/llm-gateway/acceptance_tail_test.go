@@ -146,11 +146,11 @@ func testRestoredUnderLoad(t *testing.T) {
 	}
 	goneOn(t, sent, 300)
 	replies := stop()
-	a := auditLedger(t, live)
-	checkReplies(t, a, replies)
-	if len(a.open()) > loadConnections { // what was under way, for the next issue's sweeper
-		t.Errorf("%d requests are open", len(a.open()))
-	}
+	awaitCharged(t, live, replies)
+	eventually(t, siegeLimit, "nothing is left open", func() bool {
+		return countRows(t, live, `SELECT count(*) FROM ledger_reservations WHERE state = 'open'`) == 0
+	})
+	checkReplies(t, auditLedger(t, live), replies)
 	p.auditWithin(t, relayLimit)
 	auditProjections(t, live)
 	whole(t, live)
