@@ -185,14 +185,8 @@ func TestReplay(t *testing.T) {
 	warmUp()
 	for seed := range number(t, "REPLAYS", replayed) {
 		first, second := simulate(t, seed, noBug, true), simulate(t, seed, noBug, true)
-		if first.hash == second.hash {
-			continue
-		}
-		for i, line := range first.trace.lines {
-			if i >= len(second.trace.lines) || second.trace.lines[i] != line {
-				t.Errorf("seed %d: after %d lines the traces differ:\n%s\n%s", seed, i, line, second.trace.lines[min(i, len(second.trace.lines)-1)])
-				break
-			}
+		if first.hash != second.hash {
+			t.Errorf("seed %d: %s", seed, first.trace.apart(second.trace))
 		}
 	}
 }

@@ -29,3 +29,12 @@ func (t *trace) notef(format string, args ...any) {
 }
 
 func (t *trace) String() string { return strings.Join(t.lines, "\n") }
+
+// apart says where two traces go apart.
+func (t *trace) apart(other *trace) string {
+	n := 0
+	for n < len(t.lines) && n < len(other.lines) && t.lines[n] == other.lines[n] {
+		n++
+	}
+	return fmt.Sprintf("after %d lines come\n%s\n%s", n, strings.Join(t.lines[n:min(n+2, len(t.lines))], "\n"), strings.Join(other.lines[n:min(n+2, len(other.lines))], "\n"))
+}
