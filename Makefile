@@ -35,7 +35,7 @@ check: ## format, vet, lint, and the repository's own rules
 	go run $(LINT) run --allow-parallel-runners
 	go test -count=1 -run 'Tidy|EnvExample|OpenAPI' ./cmd/llm-gateway
 
-ACCEPTANCE_TESTS := TestTenThousandRequests|TestNobodyOverspends|TestFirstTokenRace|TestStartAndKill|TestEndsWithItsParent|TestKillUnderLoad|TestStopUnderLoad|TestEventsAreImmutable|TestPostgresAway|TestFrozen|TestTopicDeleted|TestProjectionDropped|TestProjectorAndRedisStopped|TestFlushAllUnderLoad|TestVisible|TestTailLost
+ACCEPTANCE_TESTS := TestTenThousandRequests|TestNobodyOverspends|TestFirstTokenRace|TestStartAndKill|TestEndsWithItsParent|TestKillUnderLoad|TestStopUnderLoad|TestEventsAreImmutable|TestPostgresAway|TestFrozen|TestTopicDeleted|TestProjectionDropped|TestProjectorAndRedisStopped|TestFlushAllUnderLoad|TestVisible|TestTailLost|TestSpool|TestKeyOverGateways
 ACCEPTANCE := ACCEPTANCE=full go test -count=1 -v -timeout 60m -run '^($(ACCEPTANCE_TESTS))$$' ./cmd/llm-gateway
 
 acceptance: build ## the long tests in full: 10,000 requests, 25 kills under load
