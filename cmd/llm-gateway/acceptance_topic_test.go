@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	topicLimit   = 30 * time.Second // for the relay to have published everything, and for a topic to be read
+	topicLimit   = 60 * time.Second // for the relay to have published everything, and for a topic to be read
 	catchUpLimit = 30 * time.Second // for the projections to have come to the ledger's end
 )
 
