@@ -74,7 +74,7 @@ func (g *Gateway) ensureOpen(ctx context.Context, name string) error {
 func (g *Gateway) head(ctx context.Context, name string) (*domain.Account, error) {
 	bounded, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
-	began := g.now()
+	began := time.Now()
 	account, err := g.facts.Account(bounded, name)
 	if err != nil && ctx.Err() == nil { // a client that went away says nothing of the ledger
 		err = fmt.Errorf("%w: %w", domain.ErrUnavailable, err)
