@@ -12,10 +12,12 @@ type Line struct {
 	Quantity  int64  `json:"quantity"`
 	UnitPrice Amount `json:"unit_price"`
 	Amount    Amount `json:"amount"`
+	// PriceVersion is the version that the line is of, where that is not the charge's own.
+	PriceVersion string `json:"price_version,omitempty"`
 }
 
 func newLine(m Meter, quantity int64, unit Amount) Line {
-	return Line{m, quantity, unit, unit.Times(quantity)}
+	return Line{Meter: m, Quantity: quantity, UnitPrice: unit, Amount: unit.Times(quantity)}
 }
 
 // Charge is what a request costs: Amount is the exact sum of its lines, one per meter in use, in
@@ -24,6 +26,19 @@ type Charge struct {
 	Lines        []Line
 	Amount       Amount
 	PriceVersion string
+}
+
+// Add puts the lines of another version's charge to this one, each named by its version: part of the
+// request was served by another model.
+func (c *Charge) Add(other Charge) error {
+	for _, line := range other.Lines {
+		line.PriceVersion = other.PriceVersion
+		c.Lines = append(c.Lines, line)
+	}
+	if c.Amount = c.Amount.Add(other.Amount); !c.Amount.InRange() {
+		return fmt.Errorf("%w: a charge of %s", ErrAmount, c.Amount)
+	}
+	return nil
 }
 
 // Charge prices a usage. serviceTier is the one in the provider's response; one that the version

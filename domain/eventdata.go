@@ -60,6 +60,7 @@ type CommitData struct {
 	PriceVersion   string            `json:"price_version"`
 	CostLines      []Line            `json:"cost_lines"`
 	UsageSource    UsageSource       `json:"usage_source"`
+	CountedBy      string            `json:"counted_by,omitempty"` // of counted: the vocabulary, and by what its count was raised
 	FinishReason   string            `json:"finish_reason"`
 	Stream         bool              `json:"stream"`
 	ServiceTier    string            `json:"service_tier,omitempty"`

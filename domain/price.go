@@ -199,7 +199,8 @@ const (
 // Model is a priced model. Got from a PriceBook it is shared and must not be changed.
 type Model struct {
 	Provider       string
-	Name           string // unique in the book, over all providers
+	Name           string // unique among its provider's
+	Upstream       string // what the provider itself calls it; "" = Name
 	Mode           Mode
 	Context        int64          // tokens of the context window
 	MaxOutput      int64          // most output tokens of one choice; 0: unknown
@@ -218,6 +219,14 @@ func (m *Model) OutputLimit() int64 {
 	return m.Context
 }
 
+// UpstreamName is what the provider itself calls the model.
+func (m *Model) UpstreamName() string {
+	if m.Upstream != "" {
+		return m.Upstream
+	}
+	return m.Name
+}
+
 // at returns the version in force at a time, nil where there is none.
 func (m *Model) at(t time.Time) *PriceVersion {
 	for i := len(m.Versions) - 1; i >= 0; i-- {
@@ -231,17 +240,18 @@ func (m *Model) at(t time.Time) *PriceVersion {
 // PriceBook finds a model and the price version in force. It is immutable and safe for concurrent
 // use; a changed book is a new book.
 type PriceBook struct {
-	byName map[string]*Model // by name and by provider/name
+	byName map[string][]*Model // by name, in the book's order, and by provider/name
 	sorted []*Model
 }
 
-// NewPriceBook checks the models, completes their rates and indexes them. The models are copied;
-// the first thing wrong is a *PriceBookError.
+// NewPriceBook checks the models, completes their rates and indexes them. Several providers may serve a
+// model of one name, each at its own price. The models are copied; the first thing wrong is a
+// *PriceBookError.
 func NewPriceBook(models []Model) (*PriceBook, error) {
 	if len(models) > maxModels {
 		return nil, &PriceBookError{Field: "models", Problem: fmt.Sprintf("more than %d", maxModels)}
 	}
-	b := &PriceBook{byName: make(map[string]*Model, 2*len(models))}
+	b := &PriceBook{byName: make(map[string][]*Model, 2*len(models))}
 	for i := range models {
 		m := models[i]
 		if err := m.check(); err != nil {
@@ -251,31 +261,55 @@ func NewPriceBook(models []Model) (*PriceBook, error) {
 		for j := range m.Versions {
 			m.Versions[j].build(&m)
 		}
-		for _, name := range [...]string{m.Name, m.Provider + "/" + m.Name} {
-			if b.byName[name] != nil {
-				return nil, &PriceBookError{m.Name, "model", "the name is taken twice"}
-			}
-			b.byName[name] = &m
+		if err := b.add(&m); err != nil {
+			return nil, err
 		}
-		b.sorted = append(b.sorted, &m)
 	}
-	slices.SortFunc(b.sorted, func(x, y *Model) int { return strings.Compare(x.Name, y.Name) })
+	slices.SortStableFunc(b.sorted, func(x, y *Model) int { return strings.Compare(x.Name, y.Name) })
 	return b, nil
 }
 
-// Lookup finds a model by `model` or `provider/model`, and its price at a time. It is
-// ErrModelUnknown, or, with the model still returned, ErrPriceUnknown.
+// add indexes a model. A name that reads like another model's provider/name would be priced as the one and
+// sent as the other.
+func (b *PriceBook) add(m *Model) error {
+	full := m.Provider + "/" + m.Name
+	if b.byName[full] != nil {
+		return &PriceBookError{m.Name, "model", "the name is taken twice"}
+	}
+	for _, other := range b.byName[m.Name] {
+		if other.Name != m.Name {
+			return &PriceBookError{m.Name, "model", "the name is taken twice"}
+		}
+	}
+	b.byName[full] = []*Model{m}
+	b.byName[m.Name] = append(b.byName[m.Name], m)
+	b.sorted = append(b.sorted, m)
+	return nil
+}
+
+// Lookup finds a model by `model` or `provider/model`, and its price at a time; of several providers' the
+// first in the book. It is ErrModelUnknown, or, with the model still returned, ErrPriceUnknown.
 func (b *PriceBook) Lookup(name string, at time.Time) (*Model, *PriceVersion, error) {
-	m := b.byName[name]
-	if m == nil {
+	found := b.byName[name]
+	if len(found) == 0 {
 		return nil, nil, fmt.Errorf("%w: %.128q", ErrModelUnknown, name)
 	}
+	v, err := found[0].Price(at)
+	return found[0], v, err
+}
+
+// Named are the models of that name, one for each provider that serves it, in the book's order. The slice
+// is the book's, too.
+func (b *PriceBook) Named(name string) []*Model { return b.byName[name] }
+
+// Price is the model's price at a time, or ErrPriceUnknown.
+func (m *Model) Price(at time.Time) (*PriceVersion, error) {
 	v := m.at(at)
 	if v == nil {
-		return m, nil, fmt.Errorf("%w: %s/%s has none at %s", ErrPriceUnknown, m.Provider, m.Name,
+		return nil, fmt.Errorf("%w: %s/%s has none at %s", ErrPriceUnknown, m.Provider, m.Name,
 			at.UTC().Format(time.DateOnly))
 	}
-	return m, v, nil
+	return v, nil
 }
 
 // Models lists the book by name. The slice is the caller's, the models are the book's.

@@ -296,11 +296,9 @@ func TestNewPriceBookRefuses(t *testing.T) {
 func TestNewPriceBookRefusesTwins(t *testing.T) {
 	t.Parallel()
 	twin := chat("m", PriceVersion{Rates: rates("input=1 output=1")})
-	other := twin
-	other.Provider = "other"
 	disguised := twin
 	disguised.Name = "acme/m" // what the first goes by with its provider
-	for _, second := range []Model{twin, other, disguised} {
+	for _, second := range []Model{twin, disguised} {
 		var bad *PriceBookError
 		if _, err := NewPriceBook([]Model{twin, second}); !errors.As(err, &bad) || bad.Field != "model" {
 			t.Errorf("%s/%s beside acme/m: %v", second.Provider, second.Name, err)
@@ -310,6 +308,53 @@ func TestNewPriceBookRefusesTwins(t *testing.T) {
 		t.Error("a book without end is accepted")
 	}
 	book(t) // an empty one prices nothing, which is safe
+}
+
+// TestSeveralProvidersOfOneModel: each has its own price and its own full name, and the first in the book
+// goes by the plain one.
+func TestSeveralProvidersOfOneModel(t *testing.T) {
+	t.Parallel()
+	first := chat("m", PriceVersion{Rates: rates("input=1 output=1")})
+	second := chat("m", PriceVersion{Rates: rates("input=2 output=2")})
+	second.Provider, second.Upstream = "other", "deployment-7"
+	b := book(t, first, second)
+	for name, provider := range map[string]string{"m": "acme", "acme/m": "acme", "other/m": "other"} {
+		m, v, err := b.Lookup(name, time.Now())
+		if err != nil || m.Provider != provider || v.Provider != provider {
+			t.Errorf("%s: %+v, %v", name, m, err)
+		}
+	}
+	named := b.Named("m")
+	if len(named) != 2 || named[0].UpstreamName() != "m" || named[1].UpstreamName() != "deployment-7" || len(b.Models()) != 2 {
+		t.Errorf("%+v", named)
+	}
+	if len(b.Named("other/m")) != 1 || len(b.Named("nothing")) != 0 {
+		t.Error("a full name is one model's")
+	}
+	disguised := chat("other/m", PriceVersion{Rates: rates("input=1 output=1")})
+	if _, err := NewPriceBook([]Model{disguised, second}); err == nil {
+		t.Error("other/m is two models")
+	}
+}
+
+// TestChargeOfTwoModels: the lines of a second model's share name its version, and the sum stays exact.
+func TestChargeOfTwoModels(t *testing.T) {
+	t.Parallel()
+	b := book(t, chat("m", PriceVersion{Rates: rates("input=1 output=1")}), chat("k", PriceVersion{Rates: rates("input=2 output=3")}))
+	_, v, _ := b.Lookup("m", time.Now())
+	_, w, _ := b.Lookup("k", time.Now())
+	c, err := v.Charge(Meters{Input: 5, Requests: 1}, "")
+	other, err2 := w.Charge(Meters{Input: 7, Output: 11}, "")
+	if err = errors.Join(err, err2, c.Add(other)); err != nil || c.PriceVersion != v.ID {
+		t.Fatal(c, err)
+	}
+	sum := Zero
+	for _, l := range c.Lines {
+		sum = sum.Add(l.Amount)
+	}
+	if last := c.Lines[len(c.Lines)-1]; last.PriceVersion != w.ID || c.Lines[0].PriceVersion != "" || !c.Amount.Equal(sum) || !c.Amount.Equal(MustAmount("52")) {
+		t.Errorf("%+v", c)
+	}
 }
 
 func TestOutputLimit(t *testing.T) {

@@ -1,0 +1,257 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/url"
+	"time"
+
+	"llm-gateway/gateway/provider/anthropic"
+	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/gemini"
+)
+
+// Native is a Provider that does not speak OpenAI's protocol: requests and answers are translated.
+type Native struct {
+	*upstream
+	translate func(r *chat.Request, model string, maxOutput, created int64) (chat.Exchange, error)
+	url       func(model string, stream bool) *url.URL
+	terms     func(r *chat.Request) Terms
+	failed    func(body []byte) *chat.Failed
+}
+
+// What Anthropic's own prompts add at most, in tokens: its documentation has up to 530 for tools, and the
+// recorded requests with schemas, citations and thinking up to some hundreds more.
+const (
+	anthropicOverhead     = 512
+	anthropicToolOverhead = 2048
+	// anthropicImageTokens is above what any of its models bills for one image: 4,784 by its documentation.
+	anthropicImageTokens = 5_000
+	anthropicVersion     = "2023-06-01"
+)
+
+// geminiOverhead is above what Google's templates were seen to add, in tokens.
+const geminiOverhead = 512
+
+// NewAnthropic is Anthropic's Messages API. A trailing /v1 of the base URL is accepted.
+func NewAnthropic(c Config) (*Native, error) {
+	u, err := newUpstream(c, "anthropic", "X-Api-Key", "")
+	if err != nil {
+		return nil, err
+	}
+	if u.header["Anthropic-Version"] == nil {
+		u.header["Anthropic-Version"] = []string{anthropicVersion}
+	}
+	endpoint := u.under("/v1", "/messages")
+	return newNative(u, Native{
+		translate: func(r *chat.Request, model string, maxOutput, created int64) (chat.Exchange, error) {
+			return anthropic.Translate(r, anthropic.Target{Model: model, MaxOutput: maxOutput, Created: created})
+		},
+		url:    func(string, bool) *url.URL { return endpoint },
+		terms:  anthropicTerms,
+		failed: anthropic.ErrorOf,
+	}), nil
+}
+
+func anthropicTerms(r *chat.Request) Terms {
+	t := Terms{Overhead: anthropicOverhead, ImageTokens: anthropicImageTokens}
+	if len(r.Tools) > 0 || r.Format.Type == "json_schema" || r.Format.Type == "json_object" {
+		t.Overhead = anthropicToolOverhead
+	}
+	if r.WebSearch.Exists() {
+		t.Searches = anthropic.MaxWebSearches
+	}
+	return t
+}
+
+// NewGemini is Google's Gemini API. A trailing /v1beta of the base URL is accepted.
+func NewGemini(c Config) (*Native, error) {
+	u, err := newUpstream(c, "gemini", "X-Goog-Api-Key", "")
+	if err != nil {
+		return nil, err
+	}
+	u.retryDelay = gemini.RetryDelay
+	return newNative(u, Native{
+		translate: func(r *chat.Request, model string, maxOutput, created int64) (chat.Exchange, error) {
+			return gemini.Translate(r, gemini.Target{Model: model, MaxOutput: maxOutput, Created: created})
+		},
+		url: func(model string, stream bool) *url.URL {
+			if !stream {
+				return u.under("/v1beta", "/models/"+model+":generateContent")
+			}
+			endpoint := u.under("/v1beta", "/models/"+model+":streamGenerateContent")
+			endpoint.RawQuery = "alt=sse"
+			return endpoint
+		},
+		terms:  func(*chat.Request) Terms { return Terms{Overhead: geminiOverhead} },
+		failed: gemini.ErrorOf,
+	}), nil
+}
+
+func newNative(u *upstream, n Native) *Native {
+	n.upstream = u
+	u.errorBody = func(body []byte) []byte {
+		if failed := n.failed(body); failed != nil {
+			return failed.Body()
+		}
+		return nil
+	}
+	return &n
+}
+
+// Prepare implements Provider.
+func (p *Native) Prepare(r *Request) (Terms, error) {
+	request, err := chat.Parse(r.Body)
+	if err != nil {
+		return Terms{}, err
+	}
+	r.exchange, err = p.translate(request, r.Model, r.MaxOutput, time.Now().Unix())
+	return p.terms(request), err
+}
+
+// message is the request as it is sent.
+func (p *Native) message(r *Request, stream bool) (message, error) {
+	if r.exchange == nil {
+		if _, err := p.Prepare(r); err != nil {
+			return message{}, broken(p.name, false, "the request could not be prepared")
+		}
+	}
+	return message{url: p.url(r.Model, stream), body: r.exchange.Body(), header: r.Header}, nil
+}
+
+// Complete implements Provider.
+func (p *Native) Complete(ctx context.Context, r Request) (*Completion, error) {
+	m, err := p.message(&r, false)
+	if err != nil {
+		return nil, err
+	}
+	body, err := p.whole(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := r.exchange.Answer(body)
+	if err != nil {
+		e := broken(p.name, false, "not an answer")
+		e.Body = p.errorBody(body)
+		return nil, e
+	}
+	return &Completion{Body: answer.Body, Report: answer.Report}, nil
+}
+
+// Stream implements Provider.
+func (p *Native) Stream(ctx context.Context, r Request) (Stream, error) {
+	m, err := p.message(&r, true)
+	if err != nil {
+		return nil, err
+	}
+	c, err := p.openStream(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	return &nativeStream{call: c, events: newEventReader(c), reader: r.exchange.Reader()}, nil
+}
+
+// nativeStream translates a stream, event by event.
+type nativeStream struct {
+	call    *call
+	events  *eventReader
+	reader  chat.Reader
+	waiting []Chunk // translated and not given out yet
+	next    int     // of waiting
+	last    error   // what comes after waiting; nil = more events
+	begun   bool
+	end     error // what Next has ended with
+	closed  bool
+}
+
+// Next implements Stream.
+func (s *nativeStream) Next() (Chunk, error) {
+	for s.end == nil {
+		if s.next < len(s.waiting) {
+			s.begun = true
+			s.next++
+			return s.waiting[s.next-1], nil
+		}
+		if s.last != nil {
+			s.end = s.last
+			break
+		}
+		s.read()
+	}
+	return Chunk{}, s.end
+}
+
+// read takes in the next event.
+func (s *nativeStream) read() {
+	s.waiting, s.next = s.waiting[:0], 0
+	data, _, err := s.events.next()
+	if err != nil {
+		s.last = s.ended(err)
+		return
+	}
+	done := false
+	s.waiting, done, err = s.reader.Event(data, s.waiting)
+	failed := new(chat.Failed)
+	switch {
+	case errors.As(err, &failed):
+		s.last = &Error{Kind: KindCut, Provider: s.call.of.name, Status: s.call.response.StatusCode, Body: failed.Body(), Reason: "an error event"}
+	case err != nil:
+		s.last = broken(s.call.of.name, s.begun, "an event that cannot be read")
+	case done:
+		s.last = io.EOF
+	}
+}
+
+// ended is how a stream ends whose input has ended.
+func (s *nativeStream) ended(err error) error {
+	if err == io.EOF {
+		complete := false
+		if s.waiting, complete = s.reader.End(s.waiting); complete {
+			return io.EOF
+		}
+		s.waiting = s.waiting[:0]
+	}
+	kind := KindUpstream
+	if s.begun {
+		kind = KindCut
+	}
+	e := s.call.failure(err, kind)
+	if err == io.EOF && e.Kind == kind {
+		e.Reason = "the stream ended before the answer did"
+	}
+	return e
+}
+
+// More implements Stream. Many events become no chunk: what is here already is read on until one does.
+func (s *nativeStream) More() bool {
+	for s.end == nil && !s.closed {
+		if s.next < len(s.waiting) || s.last != nil {
+			return true
+		}
+		if !s.events.more() {
+			return false
+		}
+		s.read()
+	}
+	return false
+}
+
+// Report implements Stream.
+func (s *nativeStream) Report() Report { return s.reader.Report() }
+
+// Close implements Stream.
+func (s *nativeStream) Close() error {
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	if s.end == io.EOF {
+		s.call.drain()
+	}
+	s.call.close()
+	if s.end == nil {
+		s.end = closedEarly(s.call.of.name)
+	}
+	return nil
+}

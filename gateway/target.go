@@ -1,0 +1,147 @@
+package gateway
+
+import (
+	"errors"
+
+	"llm-gateway/domain"
+	"llm-gateway/gateway/provider"
+	"llm-gateway/gateway/provider/chat"
+)
+
+// target is one model at one provider that a call may be sent to, with what it can cost there.
+type target struct {
+	model    *domain.Model
+	version  *domain.PriceVersion // in force when the call began
+	upstream provider.Provider
+	request  provider.Request
+	terms    provider.Terms
+	need     domain.Need
+	bound    domain.Bound // the price of need
+	exact    int64        // what exactInput found; 0 = not asked yet
+}
+
+// aim makes the targets of a call ready, and bounds what each can cost. What the first cannot be asked is
+// the client's to know; another that cannot be asked it is no target.
+func (k *call) aim(targets []*target) error {
+	for i, t := range targets {
+		err := k.ready(t)
+		if err == nil {
+			t.need = k.asked.need(t)
+			err = t.rebound()
+		}
+		if err == nil {
+			k.targets = append(k.targets, t)
+		} else if i == 0 {
+			return err
+		}
+	}
+	k.target = k.targets[0]
+	return nil
+}
+
+// ready makes what is sent to a target, after every change of the body.
+func (k *call) ready(t *target) error {
+	t.request.Model, t.request.MaxOutput, t.request.Order = t.model.UpstreamName(), t.model.OutputLimit(), k.order
+	t.request.Body, t.request.Header = k.body, k.header
+	var err error
+	if t.terms, err = t.upstream.Prepare(&t.request); err == nil {
+		return nil
+	}
+	unsupported := new(chat.Unsupported)
+	if !errors.As(err, &unsupported) {
+		return internal(err)
+	}
+	code := "unsupported_parameter"
+	if unsupported.Invalid {
+		code = "invalid_value"
+	}
+	return invalid(code, unsupported.Param, unsupported.Message)
+}
+
+// rebound prices the need, after every change of it.
+func (t *target) rebound() error {
+	var err error
+	if t.bound, err = t.version.Bound(t.need); err != nil {
+		return needError(err)
+	}
+	return nil
+}
+
+// needError says why a need cannot be bounded.
+func needError(err error) error {
+	if errors.Is(err, domain.ErrPriceMissing) {
+		return invalid("price_unknown", "", "Part of this request has no price, so it is not called: "+err.Error()+".")
+	}
+	return invalid("invalid_value", "", "This request asks for more than can be priced: "+err.Error()+".")
+}
+
+// dearest is the target whose bound is reserved: all the others cost no more.
+func (k *call) dearest() *target {
+	most := k.targets[0]
+	for _, t := range k.targets[1:] {
+		if most.bound.Amount.Less(t.bound.Amount) {
+			most = t
+		}
+	}
+	return most
+}
+
+// dropDearer gives up the targets that can cost more than the first, and says whether there were any.
+func (k *call) dropDearer() bool {
+	kept := k.targets[:1:1]
+	for _, t := range k.targets[1:] {
+		if !k.targets[0].bound.Amount.Less(t.bound.Amount) {
+			kept = append(kept, t)
+		}
+	}
+	dropped := len(kept) < len(k.targets)
+	k.targets = kept
+	return dropped
+}
+
+// exactInput is the input's exact number of tokens where that can be known and is smaller than the
+// cheap bound, else that bound. It counts once: counting costs time.
+func (k *call) exactInput(t *target) int64 {
+	if t.exact != 0 {
+		return t.exact
+	}
+	t.exact = t.need.InputTokens
+	if k.asked.opaque || k.asked.images > 0 {
+		return t.exact
+	}
+	if tokens, exact := provider.CountPrompt(t.model.UpstreamName(), k.body); exact {
+		t.exact = min(t.exact, tokens+templateTokens+t.terms.Overhead)
+	}
+	return t.exact
+}
+
+// countInput replaces the cheap bounds of the input by its exact number of tokens, where that can be
+// known, and says whether a need became smaller.
+func (k *call) countInput() (smaller bool, err error) {
+	for _, t := range k.targets {
+		before := t.need.InputTokens
+		if t.need.InputTokens = k.exactInput(t); t.need.InputTokens < before {
+			smaller, err = true, errors.Join(err, t.rebound())
+		}
+	}
+	return smaller, err
+}
+
+// capOutput limits the output to what the balance affords, in what is sent and in the needs.
+func (k *call) capOutput(perChoice int64) error {
+	if err := k.set("max_completion_tokens", itoa(perChoice)); err != nil {
+		return err
+	}
+	k.cap = perChoice
+	for _, t := range k.targets {
+		if err := k.ready(t); err != nil {
+			return err
+		}
+		t.need.OutputTokens = k.asked.outputBound(perChoice, t.model)
+		if err := t.rebound(); err != nil {
+			return err
+		}
+	}
+	k.dropDearer()
+	return nil
+}
