@@ -42,7 +42,11 @@ func (h *hold) announce(header http.Header) {
 
 // complete serves a whole answer: it goes out only when its charge is durable.
 func (h *hold) complete(c *gin.Context) error {
-	answer, err := h.call.upstream.Complete(h.ctx, h.call.request())
+	var answer *provider.Completion
+	err := h.attempts(func() (err error) {
+		answer, err = h.call.upstream.Complete(h.ctx, h.call.request)
+		return err
+	})
 	if err != nil {
 		return h.fail(err)
 	}
@@ -118,22 +122,20 @@ type delivery struct {
 
 // stream passes chunks on as they come, and ends with `data: [DONE]` only when the charge is durable.
 func (h *hold) stream(c *gin.Context) error {
-	stream, err := h.call.upstream.Stream(h.ctx, h.call.request())
-	if err != nil {
+	d := &delivery{h: h, c: c, control: controllerOf(c)}
+	stream, chunk, err := h.open(d)
+	if stream == nil {
 		return h.fail(err)
 	}
 	defer stream.Close() //nolint:errcheck // whatever it says, the answer has been dealt with
-	d := &delivery{h: h, c: c, control: controllerOf(c)}
-	for {
-		chunk, err := d.next(stream)
-		if err != nil {
-			return d.finish(stream, err)
-		}
-		if d.send(chunk, stream.More()); d.gone && h.kept == nil {
+	for ; err == nil; chunk, err = d.next(stream) {
+		if d.send(chunk, stream); d.gone && h.kept == nil {
 			stream.Close() //nolint:errcheck // the client is gone, and so is the provider's call
-			return d.finish(stream, &provider.Error{Kind: provider.KindCanceled, Provider: h.call.upstream.Name()})
+			err = &provider.Error{Kind: provider.KindCanceled, Provider: h.call.upstream.Name()}
+			break
 		}
 	}
+	return d.finish(stream, err)
 }
 
 // next waits for the next chunk. A panic there is an end like any other, because what was delivered
@@ -149,7 +151,7 @@ func (d *delivery) next(stream provider.Stream) (chunk provider.Chunk, err error
 
 // send passes one chunk on, unless the client did not ask for it. Where more is here already, it
 // leaves together with that: a burst costs one system call, and no chunk waits for another's coming.
-func (d *delivery) send(chunk provider.Chunk, more bool) {
+func (d *delivery) send(chunk provider.Chunk, stream provider.Stream) {
 	if d.h.first.IsZero() {
 		d.h.first = d.h.g.now()
 	}
@@ -163,7 +165,7 @@ func (d *delivery) send(chunk provider.Chunk, more bool) {
 	} else {
 		d.text.Write(chunk.Text)
 	}
-	if !more {
+	if !stream.More() {
 		d.flush()
 	}
 }
@@ -227,6 +229,7 @@ func (d *delivery) finish(stream provider.Stream, ended error) error {
 	whole := errors.Is(ended, io.EOF)
 	report := stream.Report()
 	if !whole && d.flushed == 0 && report.Usage == nil {
+		h.attempted(ended)
 		if err := h.fail(ended); !d.begun {
 			return err
 		}

@@ -35,6 +35,8 @@ type chatRequest struct {
 	maxOutput     int64 // the client's own maximum per choice; 0 = none named
 	inputBytes    int64 // upper bound of the input tokens that the body contains as text
 	opaque        bool  // the input has parts that are not in the body as text
+	images        int64 // images in the body, or linked from it
+	imageBytes    int64 // what they take of inputBytes
 	audioIn       bool
 	audioOut      bool
 	imageOut      bool
@@ -68,7 +70,7 @@ var plainFields = map[string]bool{
 	"logit_bias": true, "logprobs": true, "top_logprobs": true, "seed": true, "tool_choice": true,
 	"parallel_tool_calls": true, "function_call": true, "metadata": true, "store": true,
 	"reasoning_effort": true, "verbosity": true, "prompt_cache_key": true, "safety_identifier": true,
-	"prompt_cache_retention": true,
+	"prompt_cache_retention": true, "thinking": true, "top_k": true,
 }
 
 // field reads one field of the body.
@@ -248,7 +250,8 @@ func (r *chatRequest) message(i int, m gjson.Result) *Error {
 			failed = readText(v, param+".role", &role)
 		case "content":
 			failed = r.content(param+".content", v)
-		case "name", "tool_calls", "tool_call_id", "function_call", "refusal", "reasoning", "reasoning_content", "annotations":
+		case "name", "tool_calls", "tool_call_id", "function_call", "refusal", "reasoning", "reasoning_content", "annotations",
+			"thinking_blocks", "extra_content", "cache_control":
 		default: // an earlier audio answer by its id, and whatever else we cannot see
 			r.opaque = r.opaque || v.Type != gjson.Null
 		}
@@ -275,33 +278,50 @@ func (r *chatRequest) content(param string, v gjson.Result) *Error {
 }
 
 // part looks at one part of a message. One that says it is text and has more than text may be
-// something else to its reader.
+// something else to its reader; so may an image.
 func (r *chatRequest) part(part gjson.Result) {
-	text := false
+	kind, others := "", map[string]bool{}
 	part.ForEach(func(key, v gjson.Result) bool {
-		switch key.String() {
+		switch name := key.String(); name {
 		case "type":
-			text = v.String() == "text" || v.String() == "refusal"
-			r.audioIn = r.audioIn || v.String() == "input_audio"
-		case "text", "refusal", "cache_control":
+			kind = v.String()
+			r.audioIn = r.audioIn || kind == "input_audio"
+		case "cache_control":
 		default:
-			r.opaque = r.opaque || v.Type != gjson.Null
+			if v.Type != gjson.Null {
+				others[name] = true
+			}
 		}
 		return true
 	})
-	r.opaque = r.opaque || !text
+	switch {
+	case (kind == "text" || kind == "refusal") && len(others) == 1 && others[kind]:
+	case kind == "image_url" && len(others) == 1 && others[kind]:
+		r.images++
+		r.imageBytes += int64(len(part.Raw))
+	default:
+		r.opaque = true
+	}
 }
 
-// need is the most that the request can use of a model.
-func (r *chatRequest) need(m *domain.Model) domain.Need {
+// need is the most that the request can use of a target.
+func (r *chatRequest) need(t *target) domain.Need {
+	m, window := t.model, t.model.Context
 	n := domain.Need{
-		InputTokens: r.inputBytes, AudioIn: r.audioIn, AudioOut: r.audioOut, ImageOut: r.imageOut,
-		ServiceTier: r.serviceTier,
+		InputTokens: r.inputBytes + t.terms.Overhead, AudioIn: r.audioIn, AudioOut: r.audioOut, ImageOut: r.imageOut,
+		ServiceTier: r.serviceTier, WebSearches: t.terms.Searches,
 	}
-	if window := m.Context; r.opaque || n.InputTokens > window {
+	unseen := r.opaque
+	if r.images > 0 {
+		unseen = unseen || t.terms.ImageTokens == 0
+		n.InputTokens += r.images*t.terms.ImageTokens - r.imageBytes
+	}
+	if unseen || n.InputTokens > window {
 		n.InputTokens = window
 	}
-	if m.AlwaysSearches || r.webSearch {
+	// After each search that it was told of, the provider asks its model again, with what was found.
+	n.InputTokens = min(n.InputTokens*(1+n.WebSearches), domain.MaxTokens)
+	if n.WebSearches == 0 && (m.AlwaysSearches || r.webSearch) {
 		n.WebSearches = 1
 	}
 	n.OutputTokens = r.outputBound(r.maxOutput, m)

@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/tidwall/gjson"
 
 	"llm-gateway/domain"
+	"llm-gateway/gateway/provider"
 )
 
 // seeds are bodies to begin fuzzing with: good ones, hostile ones, and all fields that are read.
@@ -32,7 +34,7 @@ func FuzzChatRequest(f *testing.F) {
 	for _, s := range seeds {
 		f.Add([]byte(s))
 	}
-	m := &domain.Model{Name: "the-model", Context: 100_000, MaxOutput: 5_000}
+	m, version := pricedModel(f)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if failed := checkJSON(body); failed != nil {
 			checkFailure(t, failed)
@@ -46,16 +48,40 @@ func FuzzChatRequest(f *testing.F) {
 		checkBounds(t, r, m)
 		checkAgreement(t, r, body)
 		for _, always := range []bool{false, true} {
-			k := &call{asked: r, model: m, body: body, stream: r.stream || always}
-			if err := k.rewrite(always); err != nil {
+			k := &call{asked: r, body: body, stream: r.stream || always}
+			if err := k.rewrite(m, always); err != nil {
 				t.Fatalf("%q cannot be rewritten: %v", body, err)
 			}
+			k.targets = []*target{{model: m, version: version, upstream: provider.NewSimulated()}}
+			k.target = k.targets[0]
 			if err := k.capOutput(7); err != nil {
 				t.Fatalf("%q cannot be capped: %v", body, err)
 			}
 			checkRewritten(t, k, body)
 		}
 	})
+}
+
+// pricedModel is a model of a small book.
+func pricedModel(t testing.TB) (*domain.Model, *domain.PriceVersion) {
+	t.Helper()
+	var rates domain.Rates
+	rates.Set(domain.Input, domain.MustAmount("0.000001"))
+	rates.Set(domain.Output, domain.MustAmount("0.000002"))
+	rates.Set(domain.AudioIn, domain.MustAmount("0.000001"))
+	rates.Set(domain.AudioOut, domain.MustAmount("0.000001"))
+	rates.Set(domain.ImageOut, domain.MustAmount("0.000001"))
+	rates.Set(domain.WebSearch, domain.MustAmount("0.01"))
+	book, err := domain.NewPriceBook([]domain.Model{{Provider: "acme", Name: "the-model", Mode: domain.ModeChat, Context: 100_000, MaxOutput: 5_000,
+		Versions: []domain.PriceVersion{{Rates: rates}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, version, err := book.Lookup("the-model", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, version
 }
 
 func checkFailure(t *testing.T, e *Error) {
@@ -67,7 +93,7 @@ func checkFailure(t *testing.T, e *Error) {
 
 func checkBounds(t *testing.T, r *chatRequest, m *domain.Model) {
 	t.Helper()
-	n := r.need(m)
+	n := r.need(&target{model: m})
 	if r.choices < 1 || r.choices > maxChoices || r.maxOutput < 0 || r.maxOutput > maxAskedToken || r.model == "" {
 		t.Fatalf("accepted %+v", r)
 	}
@@ -201,7 +227,7 @@ func TestNeed(t *testing.T) {
 		if c.input < 0 {
 			want = m.Context
 		}
-		if n := r.need(m); n.InputTokens != want || n.OutputTokens != c.output {
+		if n := r.need(&target{model: m}); n.InputTokens != want || n.OutputTokens != c.output {
 			t.Errorf("%.60s: %d in, %d out; want %d, %d", c.more, n.InputTokens, n.OutputTokens, want, c.output)
 		}
 	}
@@ -230,13 +256,50 @@ func TestNeed(t *testing.T) {
 	}
 }
 
+// TestNeedOfImages: an image is bounded by what the provider bills for one at most, whatever its bytes, and
+// by the context window where that is not known; so is everything beside it.
+func TestNeedOfImages(t *testing.T) {
+	t.Parallel()
+	m := &domain.Model{Name: "m", Context: 100_000, MaxOutput: 5_000}
+	image := `{"type":"image_url","image_url":{"url":"data:image/png;base64,` + strings.Repeat("A", 90_000) + `","detail":"high"}}`
+	for _, c := range []struct {
+		parts string
+		terms provider.Terms
+		want  int64 // beyond the body's bytes without the images
+	}{
+		{image, provider.Terms{ImageTokens: 1_500}, 1_500},
+		{image + "," + image, provider.Terms{ImageTokens: 1_500, Overhead: 7}, 3_008}, // and the comma
+		{image, provider.Terms{}, -1},
+		{image + `,{"type":"file"}`, provider.Terms{ImageTokens: 1_500}, -1},
+		{strings.Replace(image, `"image_url",`, `"image_url","more":1,`, 1), provider.Terms{ImageTokens: 1_500}, -1},
+		{image, provider.Terms{ImageTokens: 99_999}, -1},
+	} {
+		around := `{"model":"m","messages":[{"role":"user","content":[]}]}`
+		r, failed := parseChat([]byte(strings.Replace(around, "[]", "["+c.parts+"]", 1)))
+		if failed != nil {
+			t.Fatal(failed)
+		}
+		want := int64(len(around)) + templateTokens + c.want
+		if c.want < 0 {
+			want = m.Context
+		}
+		if n := r.need(&target{model: m, terms: c.terms}); n.InputTokens != want {
+			t.Errorf("%.40s %+v: %d, want %d", c.parts, c.terms, n.InputTokens, want)
+		}
+	}
+	searching := (&chatRequest{choices: 1, inputBytes: 100, webSearch: true}).need(&target{model: m, terms: provider.Terms{Searches: 5}})
+	if searching.WebSearches != 5 || searching.InputTokens != 600 {
+		t.Errorf("%+v", searching)
+	}
+}
+
 // TestNeedBeyondCounting: 128 choices with a prediction of 17 MB each are more tokens than anybody
 // counts, and the price of that is refused, not wrapped around.
 func TestNeedBeyondCounting(t *testing.T) {
 	t.Parallel()
 	m := &domain.Model{Name: "m", Context: 100_000, MaxOutput: 5_000}
 	r := &chatRequest{model: "m", choices: maxChoices, maxOutput: maxAskedToken, predictionLen: maxBody}
-	if n := r.need(m); n.OutputTokens <= domain.MaxTokens {
+	if n := r.need(&target{model: m}); n.OutputTokens <= domain.MaxTokens {
 		t.Errorf("%+v", n)
 	}
 }

@@ -46,7 +46,7 @@ func (a *arriving) Read(b []byte) (int, error) {
 
 func (w wire) openai(t *testing.T) map[string]provider.Provider {
 	t.Helper()
-	p, err := provider.NewOpenAI(provider.OpenAIConfig{BaseURL: "http://upstream", Transport: w})
+	p, err := provider.NewOpenAI(provider.Config{BaseURL: "http://upstream", Transport: w})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,12 +61,12 @@ func TestProviderTimeout(t *testing.T) {
 	t.Parallel()
 	upstream := httptest.NewServer(provider.Handler(provider.NewSimulated()))
 	t.Cleanup(upstream.Close)
-	openai, err := provider.NewOpenAI(provider.OpenAIConfig{BaseURL: upstream.URL, HeaderTimeout: 150 * time.Millisecond, IdleTimeout: 150 * time.Millisecond})
+	openai, err := provider.NewOpenAI(provider.Config{BaseURL: upstream.URL, HeaderTimeout: 150 * time.Millisecond, IdleTimeout: 150 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(openai.CloseIdle)
-	gone, err := provider.NewOpenAI(provider.OpenAIConfig{BaseURL: "http://127.0.0.1:1"})
+	gone, err := provider.NewOpenAI(provider.Config{BaseURL: "http://127.0.0.1:1"})
 	if err != nil {
 		t.Fatal(err)
 	}

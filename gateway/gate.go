@@ -98,7 +98,7 @@ func (g *Gateway) refusal(k *call, spendable domain.Amount, frozen bool) *domain
 // to from there.
 func (g *Gateway) smallest(k *call) (counted, least domain.Amount, err error) {
 	need := k.need
-	need.InputTokens = k.exactInput()
+	need.InputTokens = k.exactInput(k.target)
 	bound, err := k.version.Bound(need)
 	if err != nil || !g.mayCap(k) {
 		return bound.Amount, bound.Amount, err

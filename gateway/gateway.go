@@ -35,7 +35,6 @@ import (
 
 	"llm-gateway/domain"
 	"llm-gateway/gateway/observe"
-	"llm-gateway/gateway/provider"
 )
 
 // ReservePolicy says what happens where a client named no maximum and the balance does not afford
@@ -82,11 +81,10 @@ type Config struct {
 	Spool          Spool    // with a Journal: calls go on while the ledger is away; nil = they are denied
 	Keys           Keys
 	Tokens         *Tokens
-	Prices         func() *domain.PriceBook // the book in force now
-	Providers      map[string]provider.Provider
-	Missing        map[string]string // by provider: what to set so that it can be called; may be nil
-	Owner          uuid.UUID         // this process start
-	Owned          func() bool       // whether its lease is held now; nil = always
+	Catalog        func() *Catalog // what can be called now
+	Retry          Retry           // the zero value: a failed call is not made again
+	Owner          uuid.UUID       // this process start
+	Owned          func() bool     // whether its lease is held now; nil = always
 	Currency       string
 	DefaultBalance domain.Amount
 	ReservePolicy  ReservePolicy
@@ -107,9 +105,8 @@ type Gateway struct {
 	projections    Projections
 	keys           *keyCache
 	tokens         *Tokens
-	prices         func() *domain.PriceBook
-	providers      map[string]provider.Provider
-	missing        map[string]string
+	catalog        func() *Catalog
+	retry          Retry
 	owner          uuid.UUID
 	owned          func() bool
 	journal        Journal
@@ -141,7 +138,7 @@ type Gateway struct {
 
 // New wires a gateway. It starts nothing.
 func New(c Config) (*Gateway, error) {
-	if c.Ledger == nil || c.Facts == nil || c.Projections == nil || c.Keys == nil || c.Tokens == nil || c.Prices == nil || c.Metrics == nil ||
+	if c.Ledger == nil || c.Facts == nil || c.Projections == nil || c.Keys == nil || c.Tokens == nil || c.Catalog == nil || c.Metrics == nil ||
 		c.Log == nil || c.Owner == uuid.Nil {
 		return nil, errors.New("gateway: the configuration is incomplete")
 	}
@@ -160,8 +157,8 @@ func New(c Config) (*Gateway, error) {
 	stopping, stop := context.WithCancel(context.Background())
 	g := &Gateway{
 		owned: c.Owned, journal: c.Journal, spool: c.Spool, stopping: stopping, stop: stop,
-		ledger: c.Ledger, facts: c.Facts, projections: c.Projections, keys: newKeyCache(c.Keys, c.Now), tokens: c.Tokens, prices: c.Prices,
-		providers: c.Providers, missing: c.Missing, owner: c.Owner, currency: c.Currency,
+		ledger: c.Ledger, facts: c.Facts, projections: c.Projections, keys: newKeyCache(c.Keys, c.Now), tokens: c.Tokens, catalog: c.Catalog, retry: c.Retry,
+		owner: c.Owner, currency: c.Currency,
 		defaultBalance: c.DefaultBalance, reservePolicy: c.ReservePolicy, modelsArray: c.ModelsArray, ready: c.Ready, degraded: c.Degraded,
 		version: c.Version, environment: c.Environment, metrics: c.Metrics, log: c.Log, now: c.Now,
 		accounts: newOpenAccounts(), positions: newPositions(), outage: &outage{log: c.Log},

@@ -38,6 +38,8 @@ type options struct {
 	policy    gateway.ReservePolicy
 	providers map[string]provider.Provider // nil = the simulated one
 	missing   map[string]string
+	routing   gateway.Routing
+	retry     gateway.Retry
 	book      *domain.PriceBook                   // nil = the built-in one
 	wrap      func(gateway.Ledger) gateway.Ledger // between the gateway and its ledger
 	facts     func(gateway.Facts) gateway.Facts   // the same for reading
@@ -159,7 +161,9 @@ func (e *env) makeGateway() *gateway.Gateway {
 	}
 	g, err := gateway.New(gateway.Config{
 		Ledger: appends, Facts: facts, Projections: views, Balances: o.balances, Journal: o.journal, Spool: o.spool, Owned: o.owned, Keys: o.keys, Tokens: e.tokens,
-		Prices: func() *domain.PriceBook { return e.book }, Providers: o.providers, Missing: o.missing,
+		Catalog: func() *gateway.Catalog {
+			return &gateway.Catalog{Prices: e.book, Providers: o.providers, Missing: o.missing, Routing: o.routing}
+		}, Retry: o.retry,
 		Owner: uuid.New(), Currency: "USD", DefaultBalance: domain.MustAmount(o.balance), ReservePolicy: o.policy,
 		ModelsArray: o.array, Ready: o.ready, Degraded: o.degraded, Version: "test", Environment: "development",
 		Metrics: observe.NewMetrics(), Log: slog.New(slog.NewJSONHandler(e.logs, nil)), Now: o.now,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/google/uuid"
@@ -67,16 +66,17 @@ func (inLedger) release(h *hold, reason domain.RefundReason) error {
 // hold is the money of one request between its reserve and its settlement. It belongs to the
 // request's goroutine.
 type hold struct {
-	g        *Gateway
-	call     *call
-	way      way
-	id       uuid.UUID       // the billing request id
-	ctx      context.Context // of the provider's call
-	unbind   func()          // ends ctx and what it hangs on
-	attempts []domain.Attempt
-	first    time.Time   // when the provider's first byte came
-	kept     *transcript // nil: the answer is not kept
-	ended    bool        // settled, released, or given up on
+	g      *Gateway
+	call   *call
+	way    way
+	id     uuid.UUID       // the billing request id
+	ctx    context.Context // of the provider's call
+	unbind func()          // ends ctx and what it hangs on
+	tried  []domain.Attempt
+	began  time.Time   // when the present attempt did
+	first  time.Time   // when the provider's first byte came
+	kept   *transcript // nil: the answer is not kept
+	ended  bool        // settled, released, or given up on
 }
 
 func newHold(g *Gateway, k *call, w way) *hold {
@@ -264,7 +264,6 @@ func (h *hold) release(reason domain.RefundReason) {
 
 // fail releases the hold of a call that delivered nothing, and says what the client is told.
 func (h *hold) fail(err error) error {
-	h.attempted(err)
 	h.release(h.reason(err))
 	return h.failure(err)
 }
@@ -298,14 +297,4 @@ func (h *hold) failure(err error) error {
 		}
 	}
 	return providerError(name, err)
-}
-
-// attempted records how the call of the provider ended.
-func (h *hold) attempted(err error) {
-	a := domain.Attempt{Provider: h.call.upstream.Name(), Model: h.call.model.Name, Status: http.StatusOK,
-		Millis: h.g.now().Sub(h.call.began).Milliseconds()}
-	if failed := new(provider.Error); errors.As(err, &failed) {
-		a.Status, a.Error = failed.Status, string(failed.Kind)
-	}
-	h.attempts = append(h.attempts, a)
 }

@@ -28,7 +28,7 @@ const (
 	// reserveTime bounds the wait for a reserve. Beyond it the client is told 503.
 	reserveTime = 3 * time.Second
 	// reserveTries bounds how often a reserve is cut down to what the balance affords.
-	reserveTries = 4
+	reserveTries = 5
 )
 
 // Ledger is where money moves. Append returns once the command's events are durable; a repeated
@@ -104,14 +104,18 @@ func (g *Gateway) secure(ctx context.Context, h *hold) (*hold, error) {
 	return nil, err
 }
 
-// shrink makes the call's need smaller where that may help, and says whether it did. The input is
-// counted at most once, and not at all for who has nothing: counting costs time.
+// shrink makes the call's need smaller where that may help, and says whether it did: by an exact count of
+// the input, by giving up fallbacks that are dearer, by a limit of the output. The input is counted at most
+// once, and not at all for who has nothing: counting costs time.
 func (g *Gateway) shrink(k *call, spendable domain.Amount) (bool, error) {
 	if spendable.Sign() <= 0 {
 		return false, nil
 	}
-	if k.countInput() {
-		return true, k.rebound()
+	if smaller, err := k.countInput(); smaller {
+		return true, err
+	}
+	if k.dropDearer() {
+		return true, nil
 	}
 	if !g.mayCap(k) {
 		return false, nil
@@ -124,10 +128,7 @@ func (g *Gateway) shrink(k *call, spendable domain.Amount) (bool, error) {
 	if affords < 1 || k.cap != 0 && affords >= k.cap || affords >= k.model.OutputLimit() {
 		return false, nil
 	}
-	if err := k.capOutput(affords); err != nil {
-		return false, err
-	}
-	return true, k.rebound()
+	return true, k.capOutput(affords)
 }
 
 // mayCap says whether the call's output may be cut down to what the balance affords.
@@ -137,12 +138,12 @@ func (g *Gateway) mayCap(k *call) bool {
 
 // reserveOp is what reserves the call's bound.
 func (h *hold) reserveOp() domain.Reserve {
-	k := h.call
+	k, most := h.call, h.call.dearest()
 	return domain.Reserve{
-		RequestID: h.id, Amount: k.bound.Amount,
+		RequestID: h.id, Amount: most.bound.Amount,
 		Data: domain.ReserveData{
 			Surface: k.surface, Model: domain.CleanText(k.asked.model, domain.MaxForeignText), Stream: k.stream,
-			Bound: k.bound, PriceVersion: k.version.ID, BodyHash: k.bodyHash, MaxOutput: k.need.OutputTokens,
+			Bound: most.bound, PriceVersion: most.version.ID, BodyHash: k.bodyHash, MaxOutput: most.need.OutputTokens,
 			IdempotencyKey: k.key, KeyID: k.who.KeyID, EndUser: endUser(k.asked.endUser), Owner: h.g.owner,
 		},
 	}

@@ -66,6 +66,7 @@ func (g *Gateway) report(c *gin.Context, r *record, took time.Duration) {
 		attrs = append(attrs, slog.String("user_id", who.(*Identity).Account))
 	}
 	if r.hold != nil {
+		r.model = r.hold.call.model.Name // a fallback's, where that was called
 		attrs = append(attrs, slog.String("model", r.model), slog.String("billing_request_id", r.hold.id.String()))
 	}
 	if r.replayed != uuid.Nil {

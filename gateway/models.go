@@ -1,7 +1,10 @@
 package gateway
 
 import (
+	"maps"
+	"math/rand/v2"
 	"net/http"
+	"slices"
 
 	"github.com/gin-gonic/gin"
 
@@ -22,19 +25,25 @@ type modelEntry struct {
 	Parent     *string  `json:"parent"`
 }
 
+// entryOf is a model under a name that it goes by.
+func entryOf(name string, m *domain.Model) modelEntry {
+	return modelEntry{ID: name, Object: "model", Created: launchDay, OwnedBy: m.Provider, Permission: []string{}, Root: m.Name}
+}
+
 // models is GET /v1/models: what can be called now.
 func (g *Gateway) models(c *gin.Context) error {
 	entries := []modelEntry{}
-	book, now := g.prices(), g.now()
-	for _, m := range book.Models() {
-		if g.providers[m.Provider] == nil || m.Mode != domain.ModeChat || m.ResponsesOnly {
-			continue
+	catalog, now := g.catalog(), g.now()
+	for _, m := range catalog.Prices.Models() {
+		if _, err := catalog.target(m, now); err != nil || len(entries) > 0 && entries[len(entries)-1].ID == m.Name {
+			continue // the same model of another provider is no other model
 		}
-		if _, _, err := book.Lookup(m.Name, now); err != nil {
-			continue
+		entries = append(entries, entryOf(m.Name, m))
+	}
+	for _, alias := range slices.Sorted(maps.Keys(catalog.Routing.Aliases)) {
+		if targets, err := catalog.serving(catalog.Routing.Aliases[alias], now, rand.New(rand.NewPCG(0, 0))); err == nil { //nolint:gosec // the order does not matter
+			entries = append(entries, entryOf(alias, targets[0].model))
 		}
-		entries = append(entries, modelEntry{ID: m.Name, Object: "model", Created: launchDay, OwnedBy: m.Provider,
-			Permission: []string{}, Root: m.Name})
 	}
 	format := c.Query("format")
 	if format == "array" || format == "" && g.modelsArray {

@@ -69,7 +69,7 @@ func both(t *testing.T) (map[string]provider.Provider, *spy) {
 	t.Helper()
 	upstream := httptest.NewServer(provider.Handler(provider.NewSimulated()))
 	t.Cleanup(upstream.Close)
-	openai, err := provider.NewOpenAI(provider.OpenAIConfig{BaseURL: upstream.URL, APIKey: "the-upstream-key"})
+	openai, err := provider.NewOpenAI(provider.Config{BaseURL: upstream.URL, APIKey: "the-upstream-key"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,6 +86,9 @@ type scripted struct {
 
 // Name implements provider.Provider.
 func (s *scripted) Name() string { return provider.SimulatedName }
+
+// Prepare implements provider.Provider.
+func (s *scripted) Prepare(*provider.Request) (provider.Terms, error) { return provider.Terms{}, nil }
 
 // Complete implements provider.Provider.
 func (s *scripted) Complete(ctx context.Context, r provider.Request) (*provider.Completion, error) {

@@ -24,7 +24,7 @@ import (
 const replayDir = "../../shared/replay"
 
 // replay starts the replaying server and a gateway whose OpenAI it is.
-func replay(t *testing.T, tune func(*provider.OpenAIConfig)) *env {
+func replay(t *testing.T, tune func(*provider.Config)) *env {
 	t.Helper()
 	if _, err := os.Stat(filepath.Join(replayDir, "replay.py")); err != nil {
 		t.Skip("the recordings of ../shared are absent: ", err)
@@ -45,7 +45,7 @@ func replay(t *testing.T, tune func(*provider.OpenAIConfig)) *env {
 		_ = server.Wait()         // it was killed
 	})
 	dialUntil(t, address)
-	config := provider.OpenAIConfig{BaseURL: "http://" + address + "/v1", APIKey: "upstream-openai"}
+	config := provider.Config{BaseURL: "http://" + address + "/v1", APIKey: "upstream-openai"}
 	if tune != nil {
 		tune(&config)
 	}
@@ -349,7 +349,7 @@ func TestUnknownModelIsNotAsked(t *testing.T) {
 // TestReplayedFaults: what a real network does to real answers.
 func TestReplayedFaults(t *testing.T) {
 	t.Parallel()
-	e := replay(t, func(c *provider.OpenAIConfig) {
+	e := replay(t, func(c *provider.Config) {
 		c.HeaderTimeout, c.IdleTimeout = 500*time.Millisecond, 500*time.Millisecond
 	})
 	const refunded, counted, billed = "reserve refund(provider_error)", "reserve commit(counted) refund(remainder)", "reserve commit(provider) refund(remainder)"

@@ -78,7 +78,7 @@ func (g *Gateway) reserveWithSpool(ctx context.Context, k *call) (*hold, error) 
 type withSpool struct{}
 
 func (withSpool) reserve(ctx context.Context, h *hold) error {
-	g, account, amount := h.g, h.call.who.Account, h.call.bound.Amount
+	g, account, amount := h.g, h.call.who.Account, h.call.dearest().bound.Amount
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), spoolTime)
 	defer cancel()
 	err := g.spool.Hold(ctx, account, h.id, amount)

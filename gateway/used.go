@@ -16,54 +16,128 @@ type used struct {
 	source domain.UsageSource
 }
 
-// reported takes the provider's own usage; an unusable one counts as none.
-func (k *call) reported(r provider.Report) (used, bool) {
+// reported takes the provider's own usage; an unusable one counts as none. Where the answer broke off
+// before its output had been counted, that is what was delivered, if it is more than was reported.
+func (k *call) reported(r provider.Report, delivered func() string) (used, bool) {
 	if r.Usage == nil {
 		return used{report: r}, false
 	}
-	meters, err := r.Usage.Meters()
+	usage, source := *r.Usage, domain.UsageProvider
+	if r.Partial {
+		source = domain.UsageCounted
+		usage.Output = max(usage.Output, min(provider.CountText(k.model.UpstreamName(), delivered()), k.need.OutputTokens))
+	}
+	meters, err := usage.Meters()
 	if err != nil {
 		return used{report: r}, false
 	}
-	meters[domain.WebSearch] = max(meters[domain.WebSearch], k.need.WebSearches)
-	return used{report: r, meters: meters, source: domain.UsageProvider}, true
+	if k.terms.Searches == 0 { // it does not say how often it searched
+		meters[domain.WebSearch] = max(meters[domain.WebSearch], k.need.WebSearches)
+	}
+	return used{report: r, meters: meters, source: source}, true
 }
 
 // measure is what a call came to: as reported, or counted from the input and the delivered text, by
 // the tokenizer, never beyond the bound. delivered is asked for only where counting is needed.
 func (k *call) measure(r provider.Report, delivered func() string) used {
-	u, ok := k.reported(r)
+	u, ok := k.reported(r, delivered)
 	if ok {
 		return u
 	}
-	input, _ := provider.CountPrompt(k.model.Name, k.body)
+	name := k.model.UpstreamName()
+	input, _ := provider.CountPrompt(name, k.body)
 	u.source = domain.UsageCounted
 	u.meters[domain.Input] = min(input, k.need.InputTokens)
-	u.meters[domain.Output] = min(provider.CountText(k.model.Name, delivered()), k.need.OutputTokens)
+	u.meters[domain.Output] = min(provider.CountText(name, delivered()), k.need.OutputTokens)
 	u.meters[domain.WebSearch] = k.need.WebSearches
 	u.meters[domain.Requests] = 1
 	return u
 }
 
-// charge prices what was used, by the version that the reserve was made with.
-func (h *hold) charge(u *used) (domain.Charge, error) {
-	folded := false
-	if u.meters, folded = h.call.version.Fold(u.meters); folded {
-		h.g.log.Error("the provider reported a meter that the price book has no price for; it was charged as plain tokens",
-			"model", h.call.model.Name, "price_version", h.call.version.ID, "billing_request_id", h.id)
+// charge prices what was used, by the versions in force when the reserve was made.
+func (h *hold) charge(u *used) (charge domain.Charge, err error) {
+	k := h.call
+	if len(u.report.Iterations) > 1 && u.source == domain.UsageProvider {
+		charge, err = h.chargeIterations(u)
+	} else {
+		charge, err = h.chargeAt(k.version, &u.meters, u.report.ServiceTier)
 	}
-	charge, err := h.call.version.Charge(u.meters, u.report.ServiceTier)
 	if err != nil {
 		return domain.Charge{}, fmt.Errorf("pricing %s: %w", h.id, err)
 	}
 	return charge, nil
 }
 
+// chargeAt prices meters by a version, after folding those that it has no price for.
+func (h *hold) chargeAt(v *domain.PriceVersion, m *domain.Meters, tier string) (domain.Charge, error) {
+	folded := false
+	if *m, folded = v.Fold(*m); folded {
+		h.g.log.Error("the provider reported a meter that the price book has no price for; it was charged as plain tokens",
+			"model", v.Model, "price_version", v.ID, "billing_request_id", h.id)
+	}
+	return v.Charge(*m, tier)
+}
+
+// chargeIterations prices an answer that several models served, each part at the price of its own.
+func (h *hold) chargeIterations(u *used) (domain.Charge, error) {
+	k := h.call
+	parts := map[*domain.PriceVersion]*domain.Meters{k.version: {domain.WebSearch: u.meters[domain.WebSearch], domain.Requests: 1}}
+	versions := []*domain.PriceVersion{k.version}
+	for _, i := range u.report.Iterations {
+		meters, err := i.Usage.Meters()
+		if err != nil {
+			return domain.Charge{}, err
+		}
+		v := h.versionOf(i.Model)
+		if parts[v] == nil {
+			parts[v], versions = &domain.Meters{}, append(versions, v)
+		}
+		for m := domain.Input; m < domain.WebSearch; m++ {
+			parts[v][m] += meters[m]
+		}
+	}
+	charge, err := h.chargeAt(k.version, parts[k.version], u.report.ServiceTier)
+	u.meters = *parts[k.version]
+	for _, v := range versions[1:] {
+		if err != nil {
+			return domain.Charge{}, err
+		}
+		var other domain.Charge
+		if other, err = h.chargeAt(v, parts[v], u.report.ServiceTier); err == nil {
+			err = charge.Add(other)
+		}
+		for m, n := range parts[v] {
+			u.meters[m] += n
+		}
+	}
+	return charge, err
+}
+
+// versionOf is the price of another model of the same provider; one without a price is charged as the one
+// that was asked for.
+func (h *hold) versionOf(model string) *domain.PriceVersion {
+	k := h.call
+	if model == "" || model == k.model.UpstreamName() {
+		return k.version
+	}
+	_, v, err := k.catalog.Prices.Lookup(k.model.Provider+"/"+model, k.began)
+	if err != nil {
+		h.g.log.Error("a model without a price served part of a request; it was charged as the one that was asked for",
+			"model", k.model.Name, "billing_request_id", h.id)
+		return k.version
+	}
+	return v
+}
+
 func (h *hold) commitData(u used, charge domain.Charge) domain.CommitData {
 	k := h.call
 	served := u.report.Model
 	if served == "" {
-		served = k.model.Name
+		served = k.model.UpstreamName()
+	}
+	countedBy := ""
+	if u.source == domain.UsageCounted {
+		countedBy = provider.CountedBy(k.model.UpstreamName())
 	}
 	latency := h.g.now().Sub(k.began)
 	ttft := latency
@@ -72,8 +146,8 @@ func (h *hold) commitData(u used, charge domain.Charge) domain.CommitData {
 	}
 	return domain.CommitData{
 		Surface: k.surface, ModelRequested: domain.CleanText(k.asked.model, domain.MaxForeignText), ModelServed: served,
-		Provider: k.model.Provider, Attempts: h.attempts, Meters: u.meters, Lines: charge.Lines,
-		PriceVersion: charge.PriceVersion, CostLines: charge.Lines, UsageSource: u.source,
+		Provider: k.model.Provider, Attempts: h.tried, Meters: u.meters, Lines: charge.Lines,
+		PriceVersion: charge.PriceVersion, CostLines: charge.Lines, UsageSource: u.source, CountedBy: countedBy,
 		FinishReason: u.report.FinishReason, Stream: k.stream, ServiceTier: u.report.ServiceTier,
 		TTFTMillis: ttft.Milliseconds(), LatencyMillis: latency.Milliseconds(),
 		KeyID: k.who.KeyID, EndUser: endUser(k.asked.endUser),

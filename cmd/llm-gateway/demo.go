@@ -77,7 +77,7 @@ func demoSettings(dir string) (*Settings, error) {
 // demonstrate runs the gateway and the script.
 func (a *app) demonstrate(ctx context.Context, s *Settings) error {
 	begin := time.Now()
-	prices, err := s.servable()
+	catalog, err := s.servable()
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (a *app) demonstrate(ctx context.Context, s *Settings) error {
 	if err != nil {
 		return errors.Join(err, h.release())
 	}
-	running, err := startServing(ctx, s, prices, h.backend, listener, log)
+	running, err := startServing(ctx, s, catalog, h.backend, listener, log)
 	if err != nil {
 		return errors.Join(err, listener.Close(), h.release())
 	}

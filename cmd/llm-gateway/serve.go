@@ -59,7 +59,7 @@ func runServe(ctx context.Context, a *app, args []string) error {
 			return err
 		}
 	}
-	prices, err := s.servable()
+	catalog, err := s.servable()
 	if err != nil {
 		return err
 	}
@@ -75,18 +75,18 @@ func runServe(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(serveOn(ctx, a, s, prices, h, listener), h.release())
+	return errors.Join(serveOn(ctx, a, s, catalog, h, listener), h.release())
 }
 
-// servable opens the prices, and finds what would end the start later, before a database is made or
+// servable opens the catalog, and finds what would end the start later, before a database is made or
 // migrated for nothing.
-func (s *Settings) servable() (*priceFile, error) {
+func (s *Settings) servable() (*catalogFile, error) {
 	if s.JWTJWKSURL == "" && !s.Development() {
 		if _, err := s.signingSecret(); err != nil {
 			return nil, err
 		}
 	}
-	return openPrices(s)
+	return openCatalog(s)
 }
 
 // serving is a gateway that serves.
@@ -99,13 +99,13 @@ type serving struct {
 }
 
 // startServing wires a gateway, with its ledger made ready, and begins to serve.
-func startServing(ctx context.Context, s *Settings, prices *priceFile, b backend, listener net.Listener, log *slog.Logger) (*serving, error) {
+func startServing(ctx context.Context, s *Settings, catalog *catalogFile, b backend, listener net.Listener, log *slog.Logger) (*serving, error) {
 	meta, err := readyLedger(ctx, s, b.database)
 	if err != nil {
 		return nil, err
 	}
 	behind, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	p, err := wire(behind, s, prices, b, meta, log)
+	p, err := wire(behind, s, catalog, b, meta, log)
 	if err != nil {
 		cancel()
 		return nil, err
@@ -145,15 +145,15 @@ func shutDown(server *http.Server, limit time.Duration) error {
 }
 
 // serveOn serves until ctx ends, the server fails, or an embedded part dies.
-func serveOn(ctx context.Context, a *app, s *Settings, prices *priceFile, h *holding, listener net.Listener) error {
+func serveOn(ctx context.Context, a *app, s *Settings, catalog *catalogFile, h *holding, listener net.Listener) error {
 	log := a.logger(s)
-	running, err := startServing(ctx, s, prices, h.backend, listener, log)
+	running, err := startServing(ctx, s, catalog, h.backend, listener, log)
 	if err != nil {
 		return err
 	}
 	defer running.stop()
 	a.greet(s, h, listener.Addr())
-	defer onHangup(prices, log)()
+	defer onHangup(catalog, log)()
 	select {
 	case <-ctx.Done():
 		log.Info("stopping: requests under way may end", "for_at_most", s.ShutdownDelay+s.ShutdownTimeout)
@@ -165,8 +165,8 @@ func serveOn(ctx context.Context, a *app, s *Settings, prices *priceFile, h *hol
 	}
 }
 
-// onHangup reads the price book again at SIGHUP, until the function it returns is called.
-func onHangup(prices *priceFile, log *slog.Logger) (stop func()) {
+// onHangup reads the price book and the upstreams again at SIGHUP, until the function it returns is called.
+func onHangup(catalog *catalogFile, log *slog.Logger) (stop func()) {
 	hangups, done, ended := make(chan os.Signal, 1), make(chan struct{}), make(chan struct{})
 	signal.Notify(hangups, syscall.SIGHUP)
 	go func() {
@@ -177,11 +177,11 @@ func onHangup(prices *priceFile, log *slog.Logger) (stop func()) {
 				return
 			case <-hangups:
 			}
-			if err := prices.reload(); err != nil {
-				log.Error("the price book was not read again; the one in force stays", "error", err)
+			if err := catalog.reload(); err != nil {
+				log.Error("the price book and the upstreams were not read again; those in force stay", "error", err)
 				continue
 			}
-			log.Info("the price book was read again")
+			log.Info("the price book and the upstreams were read again")
 		}
 	}()
 	return func() {

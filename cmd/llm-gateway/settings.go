@@ -64,6 +64,10 @@ type Settings struct {
 
 	OpenAIKey, AnthropicKey, GeminiKey Secret
 	OpenAIBaseURL                      string
+	AnthropicBaseURL, GeminiBaseURL    string
+	RetryEnabled                       bool
+	RetryAttempts                      int
+	RetryBaseDelay, RetryMaxDelay      time.Duration
 	Simulated                          bool // SIMULATED_PROVIDER, with auto decided
 
 	PriceBook      string // a path; "" = built in

@@ -40,6 +40,8 @@ func TestSettingsDefaults(t *testing.T) {
 	}
 	want := Settings{Host: "0.0.0.0", Port: 8000, Environment: "development", LogLevel: slog.LevelInfo, ShutdownTimeout: 25 * time.Second, AutoMigrate: true,
 		DataDir: "./data", JWTAlgorithm: "HS256", JWTTokenTTL: 30 * time.Minute, OpenAIBaseURL: "https://api.openai.com/v1",
+		AnthropicBaseURL: "https://api.anthropic.com", GeminiBaseURL: "https://generativelanguage.googleapis.com",
+		RetryEnabled: true, RetryAttempts: 3, RetryBaseDelay: time.Second, RetryMaxDelay: time.Minute,
 		KafkaTopic: "llm.usage.v1", KafkaSASL: "none",
 		Simulated: true, Currency: "USD", DefaultBalance: s.DefaultBalance, ReservePolicy: "cap", Degraded: "deny", ModelsFormat: "openai"}
 	if !reflect.DeepEqual(*s, want) {
@@ -85,6 +87,11 @@ func TestSettingsGood(t *testing.T) {
 		{"LEDGER_SHARDS=1024", func(s *Settings) any { return s.LedgerShards }, 1024},
 		{"JWT_ACCESS_TOKEN_EXPIRE_MINUTES=60", func(s *Settings) any { return s.JWTTokenTTL }, time.Hour},
 		{"OPENAI_API_KEY=sk-1", func(s *Settings) any { return string(s.OpenAIKey) }, "sk-1"},
+		{"RETRY_ENABLED=false", func(s *Settings) any { return s.RetryEnabled }, false},
+		{"RETRY_BASE_DELAY=0.25", func(s *Settings) any { return s.RetryBaseDelay }, 250 * time.Millisecond},
+		{"RETRY_MAX_DELAY=0", func(s *Settings) any { return s.RetryMaxDelay }, time.Duration(0)},
+		{"ANTHROPIC_BASE_URL=http://127.0.0.1:9/v1", func(s *Settings) any { return s.AnthropicBaseURL }, "http://127.0.0.1:9/v1"},
+		{"GEMINI_BASE_URL=http://127.0.0.1:9", func(s *Settings) any { return s.GeminiBaseURL }, "http://127.0.0.1:9"},
 		{"OPENAI_BASE_URL=http://127.0.0.1:9/v1", func(s *Settings) any { return s.OpenAIBaseURL }, "http://127.0.0.1:9/v1"},
 		{"SIMULATED_PROVIDER=off", func(s *Settings) any { return s.Simulated }, false},
 		{"PRICE_BOOK=" + file, func(s *Settings) any { return s.PriceBook }, file},

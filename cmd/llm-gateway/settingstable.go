@@ -30,7 +30,7 @@ const maxTokenMinutes = 365 * 24 * 60
 // declared is every setting, in the order in which a new operator meets them.
 func declared() []setting {
 	var all []setting
-	for _, part := range [...][]setting{serverSettings(), storeSettings(), streamSettings(), tokenSettings(), providerSettings(), moneySettings()} {
+	for _, part := range [...][]setting{serverSettings(), storeSettings(), streamSettings(), tokenSettings(), providerSettings(), retrySettings(), moneySettings()} {
 		all = append(all, part...)
 	}
 	return all
@@ -128,8 +128,26 @@ func providerSettings() []setting {
 			credential(func(s *Settings) *Secret { return &s.GeminiKey })},
 		{"OPENAI_BASE_URL", "https://api.openai.com/v1", false, "Where OpenAI, or what speaks its API, is. A trailing /v1 may be there or not.",
 			webURL(func(s *Settings) *string { return &s.OpenAIBaseURL })},
+		{"ANTHROPIC_BASE_URL", "https://api.anthropic.com", false, "Where Anthropic, or what speaks its API, is. A trailing /v1 may be there or not.",
+			webURL(func(s *Settings) *string { return &s.AnthropicBaseURL })},
+		{"GEMINI_BASE_URL", "https://generativelanguage.googleapis.com", false, "Where Google's Gemini API, or what speaks it, is. A trailing /v1beta may be there or not.",
+			webURL(func(s *Settings) *string { return &s.GeminiBaseURL })},
 		{"SIMULATED_PROVIDER", "auto", false,
 			"on, off or auto: the provider that needs no key and answers by itself, with priced models of its own. auto: on, but off where ENVIRONMENT is production.", readSimulated},
+	}
+}
+
+func retrySettings() []setting {
+	return []setting{
+		{"RETRY_ENABLED", "true", false,
+			"true: a provider that fails before its first byte (no connection, 408, 429, 5xx) is called again, inside the same reservation.",
+			yesNo(func(s *Settings) *bool { return &s.RetryEnabled })},
+		{"RETRY_MAX_ATTEMPTS", "3", false, "How often one provider is called for one request at most, the first time included, from 1 to 10.",
+			between(func(s *Settings) *int { return &s.RetryAttempts }, 1, 10)},
+		{"RETRY_BASE_DELAY", "1.0", false, "The first pause before another call, in seconds, at most: each pause is drawn between 0 and this, which doubles each time.",
+			seconds(func(s *Settings) *time.Duration { return &s.RetryBaseDelay }, time.Hour)},
+		{"RETRY_MAX_DELAY", "60.0", false, "The longest pause, in seconds. A provider whose Retry-After is longer is not called again.",
+			seconds(func(s *Settings) *time.Duration { return &s.RetryMaxDelay }, time.Hour)},
 	}
 }
 
@@ -191,6 +209,18 @@ func duration(into func(*Settings) *time.Duration, most time.Duration) func(*Set
 		d, err := time.ParseDuration(value)
 		if err != nil || d < 0 || d > most {
 			return fmt.Errorf("it must be a duration from 0s to %s, such as 10s", most)
+		}
+		*into(s) = d
+		return nil
+	}
+}
+
+// seconds reads a number of seconds, such as 0.5.
+func seconds(into func(*Settings) *time.Duration, most time.Duration) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		d, err := time.ParseDuration(value + "s")
+		if err != nil || d < 0 || d > most {
+			return fmt.Errorf("it must be a number of seconds from 0 to %.0f, such as 0.5", most.Seconds())
 		}
 		*into(s) = d
 		return nil

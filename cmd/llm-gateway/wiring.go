@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/MicahParks/keyfunc/v3"
@@ -15,7 +14,6 @@ import (
 	"llm-gateway/domain"
 	"llm-gateway/gateway"
 	"llm-gateway/gateway/observe"
-	"llm-gateway/gateway/provider"
 	"llm-gateway/ledger"
 	"llm-gateway/ledger/journal"
 	"llm-gateway/projections"
@@ -39,12 +37,8 @@ type parts struct {
 }
 
 // wire puts a gateway together over an initialised ledger. ctx is the life of what runs behind it.
-func wire(ctx context.Context, s *Settings, prices *priceFile, b backend, m ledger.Meta, log *slog.Logger) (_ *parts, err error) {
+func wire(ctx context.Context, s *Settings, catalog *catalogFile, b backend, m ledger.Meta, log *slog.Logger) (_ *parts, err error) {
 	tokens, err := tokensOf(ctx, s, log)
-	if err != nil {
-		return nil, err
-	}
-	providers, missing, err := providersOf(s)
 	if err != nil {
 		return nil, err
 	}
@@ -77,8 +71,7 @@ func wire(ctx context.Context, s *Settings, prices *priceFile, b backend, m ledg
 	p.gateway, err = gateway.New(gateway.Config{
 		Ledger: withKillLedger(p.ledger), Facts: p.ledger, Projections: projections.NewReader(p.ledger.Pool(), m), Balances: p.balances,
 		Journal: withKillJournal(p.journal), Spool: p.spool(s), Keys: keyStore{p.ledger.Pool()},
-		Tokens: tokens, Prices: prices.book, Providers: withKillProviders(providers),
-		Missing: missing, Owner: owner, Owned: p.recovery.owner.Held, Currency: m.Currency, DefaultBalance: s.DefaultBalance,
+		Tokens: tokens, Catalog: catalog.now, Retry: s.retry(), Owner: owner, Owned: p.recovery.owner.Held, Currency: m.Currency, DefaultBalance: s.DefaultBalance,
 		ReservePolicy: gateway.ReservePolicy(s.ReservePolicy), ModelsArray: s.ModelsFormat == "array",
 		Ready: p.readiness(s), Degraded: p.degraded, Version: version(), Environment: s.Environment, Metrics: metrics, Log: log,
 	})
@@ -226,59 +219,4 @@ func tokensOf(ctx context.Context, s *Settings, log *slog.Logger) (*gateway.Toke
 		return nil, fmt.Errorf("JWT_JWKS_URL: the issuer's keys cannot be fetched: %s", reason(err))
 	}
 	return gateway.NewIssuerTokens(s.JWTAlgorithm, keys.Keyfunc)
-}
-
-// providersOf sets up what can be called, and says of the others what is missing.
-func providersOf(s *Settings) (map[string]provider.Provider, map[string]string, error) {
-	const notYet = "This release does not call it yet."
-	providers := map[string]provider.Provider{}
-	missing := map[string]string{
-		"openai":    "Set OPENAI_API_KEY.",
-		"anthropic": "Set ANTHROPIC_API_KEY.",
-		"gemini":    "Set GOOGLE_GEMINI_API_KEY.",
-		"simulated": "Set SIMULATED_PROVIDER=on.",
-	}
-	if s.AnthropicKey != "" {
-		missing["anthropic"] = notYet
-	}
-	if s.GeminiKey != "" {
-		missing["gemini"] = notYet
-	}
-	if s.Simulated {
-		simulated := provider.NewSimulated()
-		providers[simulated.Name()] = simulated
-	}
-	if s.OpenAIKey != "" {
-		openai, err := provider.NewOpenAI(provider.OpenAIConfig{BaseURL: s.OpenAIBaseURL, APIKey: string(s.OpenAIKey)})
-		if err != nil {
-			return nil, nil, fmt.Errorf("OPENAI_BASE_URL: %w", err)
-		}
-		providers[openai.Name()] = openai
-	}
-	return providers, missing, nil
-}
-
-// priceFile is the price book in force: the built-in one, or PRICE_BOOK, which can be read again
-// while requests go on; each request keeps the book that it began with.
-type priceFile struct {
-	path     string
-	currency string
-	current  atomic.Pointer[domain.PriceBook]
-}
-
-func openPrices(s *Settings) (*priceFile, error) {
-	p := &priceFile{path: s.PriceBook, currency: s.Currency}
-	return p, p.reload()
-}
-
-func (p *priceFile) book() *domain.PriceBook { return p.current.Load() }
-
-// reload reads the book again; one that cannot be used leaves the present one in force.
-func (p *priceFile) reload() error {
-	book, _, err := openPriceBook(p.path, p.currency)
-	if err != nil {
-		return err
-	}
-	p.current.Store(book)
-	return nil
 }

@@ -3,6 +3,7 @@ package provider
 import (
 	"bytes"
 	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -198,7 +199,7 @@ func TestBadChunkReportsNothing(t *testing.T) {
 		if _, err := a.chunk("p", []byte(in), 1); err == nil {
 			t.Errorf("%s: accepted", in)
 		}
-		if r := a.Report(); r != (Report{}) {
+		if r := a.Report(); !reflect.DeepEqual(r, Report{}) {
 			t.Errorf("%s: %+v", in, r)
 		}
 	}

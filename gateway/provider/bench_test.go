@@ -64,7 +64,7 @@ func BenchmarkStream(b *testing.B) {
 	const text = `"messages":[{"role":"user","content":"hello sim:tokens=98"}]`
 	server := httptest.NewServer(Handler(NewSimulated()))
 	defer server.Close()
-	remote, err := NewOpenAI(OpenAIConfig{BaseURL: server.URL})
+	remote, err := NewOpenAI(Config{BaseURL: server.URL})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func BenchmarkStream(b *testing.B) {
 func BenchmarkComplete(b *testing.B) {
 	server := httptest.NewServer(Handler(NewSimulated()))
 	defer server.Close()
-	remote, err := NewOpenAI(OpenAIConfig{BaseURL: server.URL})
+	remote, err := NewOpenAI(Config{BaseURL: server.URL})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -82,7 +82,7 @@ func conformanceBody(body string, stream, usage bool) string {
 // TestConformance holds the simulated provider and the OpenAI client against each other: the same
 // chunks, texts, reports and errors, directly and over HTTP.
 func TestConformance(t *testing.T) {
-	direct, remote := NewSimulated(), upstream(t, nil)
+	direct, remote := NewSimulated(), simulatedUpstream(t, nil)
 	for _, c := range conformanceCases {
 		t.Run(c.name, func(t *testing.T) {
 			body := conformanceBody(c.body, false, false)

@@ -10,7 +10,7 @@ import (
 )
 
 // upstream serves the simulated provider and returns a client of it.
-func upstream(t *testing.T, change func(*OpenAIConfig)) *OpenAI {
+func simulatedUpstream(t *testing.T, change func(*Config)) *OpenAI {
 	t.Helper()
 	server := httptest.NewServer(Handler(NewSimulated()))
 	t.Cleanup(server.Close)
@@ -18,9 +18,9 @@ func upstream(t *testing.T, change func(*OpenAIConfig)) *OpenAI {
 }
 
 // client is an OpenAI client of a server on loopback. Its timeouts end a test that would hang.
-func client(t *testing.T, base string, change func(*OpenAIConfig)) *OpenAI {
+func client(t *testing.T, base string, change func(*Config)) *OpenAI {
 	t.Helper()
-	config := OpenAIConfig{BaseURL: base, APIKey: "sk-test-secret", ConnectTimeout: 5 * time.Second,
+	config := Config{BaseURL: base, APIKey: "sk-test-secret", ConnectTimeout: 5 * time.Second,
 		HeaderTimeout: 20 * time.Second, IdleTimeout: 20 * time.Second}
 	if change != nil {
 		change(&config)

@@ -45,15 +45,15 @@ func TestNewOpenAI(t *testing.T) {
 		"https://example.com:secret/v1":       "",
 		"http://user:secret@exa mple.com/v1/": "",
 	} {
-		p, err := NewOpenAI(OpenAIConfig{BaseURL: base})
+		p, err := NewOpenAI(Config{BaseURL: base})
 		switch {
 		case want == "" && (err == nil || strings.Contains(err.Error(), "secret")):
 			t.Errorf("%q: %v", base, err)
-		case want != "" && (err != nil || p.url.String() != want || p.Name() != "openai"):
+		case want != "" && (err != nil || p.url("m").String() != want || p.Name() != "openai"):
 			t.Errorf("%q: %+v, %v; want %s", base, p, err, want)
 		}
 	}
-	_, err := NewOpenAI(OpenAIConfig{BaseURL: "https://example.com", APIKey: "sk-secret\n"})
+	_, err := NewOpenAI(Config{BaseURL: "https://example.com", APIKey: "sk-secret\n"})
 	if err == nil || strings.Contains(err.Error(), "secret") {
 		t.Errorf("a key with a line end: %v", err)
 	}
@@ -381,7 +381,7 @@ func TestTimeouts(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), c.ctx)
 			defer cancel()
-			p, err := NewOpenAI(OpenAIConfig{BaseURL: "http://upstream.test", Transport: c.script})
+			p, err := NewOpenAI(Config{BaseURL: "http://upstream.test", Transport: c.script})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -406,7 +406,7 @@ func TestTimeouts(t *testing.T) {
 func TestSlowReaderIsNoStalledUpstream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		script := &scripted{parts: []string{chunkEvent, chunkEvent, doneEvent}}
-		p, err := NewOpenAI(OpenAIConfig{BaseURL: "http://upstream.test", Transport: script})
+		p, err := NewOpenAI(Config{BaseURL: "http://upstream.test", Transport: script})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -430,7 +430,7 @@ func TestSlowReaderIsNoStalledUpstream(t *testing.T) {
 // TestCloseAfterDoneDoesNotWait: an upstream that keeps the body open after [DONE].
 func TestCloseAfterDoneDoesNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, err := NewOpenAI(OpenAIConfig{BaseURL: "http://upstream.test",
+		p, err := NewOpenAI(Config{BaseURL: "http://upstream.test",
 			Transport: &scripted{parts: []string{doneEvent}, stalls: true}})
 		if err != nil {
 			t.Fatal(err)
@@ -443,7 +443,7 @@ func TestCloseAfterDoneDoesNotWait(t *testing.T) {
 }
 
 func TestCanceledWholeAnswer(t *testing.T) {
-	p := upstream(t, nil)
+	p := simulatedUpstream(t, nil)
 	for _, after := range []time.Duration{0, 10 * time.Millisecond} {
 		ctx, cancel := context.WithTimeout(t.Context(), after)
 		_, err := p.Complete(ctx, Request{Body: []byte(conformanceBody(

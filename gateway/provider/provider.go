@@ -30,15 +30,15 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"llm-gateway/domain"
+	"llm-gateway/gateway/provider/chat"
 )
 
 // Bounds of foreign strings that end up in events.
 const (
-	maxFinishReason = 64
-	maxServiceTier  = 64
-	maxModelName    = 128
-	maxUpstreamID   = 128
+	maxFinishReason = chat.MaxFinishReason
+	maxServiceTier  = chat.MaxServiceTier
+	maxModelName    = chat.MaxModelName
+	maxUpstreamID   = chat.MaxUpstreamID
 	maxRetryAfter   = 64
 )
 
@@ -47,13 +47,31 @@ const (
 const maxErrorBody = 64 << 10
 
 // Request is one call. Body is an OpenAI chat-completions body that the gateway has validated: one
-// JSON object, no duplicate keys, valid UTF-8, with model, stream and limits set. It is sent byte
-// for byte and is not kept after the call. Model repeats the body's, for upstreams that want it
-// elsewhere. Of Header only the names in passedHeaders go upstream.
+// JSON object, no duplicate keys, valid UTF-8, with stream and limits set. It is not kept after the call.
+// Of Header only the names in passedHeaders go upstream.
 type Request struct {
-	Model  string
-	Body   []byte
-	Header http.Header
+	Model     string // as the provider names it; "" = as Body does
+	MaxOutput int64  // the most output tokens of the model
+	Body      []byte
+	Header    http.Header
+	// Order and Attempt choose among several keys: attempts of one Order go to different ones.
+	Order   uint64
+	Attempt int
+
+	sent     []byte        // by Prepare: what goes to an OpenAI-compatible upstream
+	exchange chat.Exchange // by Prepare: what goes to any other
+}
+
+// Terms is what a provider says of a request before it is priced.
+type Terms struct {
+	// Overhead is how many input tokens the provider's own templates can add, beyond what the bytes of
+	// the body and the gateway's constants for OpenAI's template cover.
+	Overhead int64
+	// ImageTokens is the most that one image in the body can count as input; 0 where that is not known.
+	ImageTokens int64
+	// Searches is how many web searches the request can cause; 0 where the provider does not limit or
+	// report them.
+	Searches int64
 }
 
 // passedHeaders are the client's headers that may reach a provider, in canonical form. Anything
@@ -64,6 +82,10 @@ var passedHeaders = [...]string{"Anthropic-Version", "Anthropic-Beta", "Openai-B
 type Provider interface {
 	// Name is the provider's name in the price book and in events: "openai", "simulated".
 	Name() string
+	// Prepare makes the request ready to be sent, and says what bounds it. It fails with
+	// *chat.Unsupported where the provider cannot be asked this. It is called before the request is
+	// priced, and again after each change of its Body.
+	Prepare(r *Request) (Terms, error)
 	// Complete waits for the whole answer to a request with "stream": false.
 	Complete(ctx context.Context, r Request) (*Completion, error)
 	// Stream returns after the response's headers, for a request with "stream": true. The context
@@ -78,7 +100,8 @@ type Stream interface {
 	// cut, stalled or brought an error event. Once it has failed it fails the same way again.
 	Next() (Chunk, error)
 	// More says that the next chunk, or the end, is here already: Next will not wait for it. What has
-	// been passed on need not be flushed before that. No is always a right answer.
+	// been passed on need not be flushed before that. No is always a right answer. The last chunk's bytes
+	// are no longer valid afterwards.
 	More() bool
 	// Report is what the provider has said so far. Valid at any time, after Close too.
 	Report() Report
@@ -86,27 +109,11 @@ type Stream interface {
 	Close() error
 }
 
-// Chunk is one event of a stream. Data and Text are valid until the next call of Next or Close.
-type Chunk struct {
-	// Data is the event's JSON object byte for byte, without "data: "; it has no line breaks.
-	Data []byte
-	// Text is the text that it delivers, for counting: content, refusal, reasoning, names and
-	// arguments of tool calls, of all choices.
-	Text []byte
-	// UsageOnly marks the chunk with "choices": [] and a usage, which is taken out again if the
-	// client did not ask for it.
-	UsageOnly bool
-}
-
-// Report is what the provider said about its answer, as far as it is known. The strings are
-// printable, bounded and without U+0000.
-type Report struct {
-	Model        string        // the model that served; at most 128 bytes
-	Usage        *domain.Usage // nil = not reported, or not usable
-	FinishReason string        // the first choice's; at most 64 bytes
-	ServiceTier  string        // the tier that served; at most 64 bytes
-	UpstreamID   string        // the answer's id; at most 128 bytes
-}
+// Chunk and Report are the translators' own: there is one form of an answer.
+type (
+	Chunk  = chat.Chunk
+	Report = chat.Report
+)
 
 // Completion is a whole answer.
 type Completion struct {
@@ -170,6 +177,11 @@ func canceled(name string, cause error) *Error {
 	return &Error{Kind: KindCanceled, Provider: name, Reason: "the caller has gone", cause: cause}
 }
 
+// closedEarly is how a stream ends that its reader has closed.
+func closedEarly(name string) *Error {
+	return &Error{Kind: KindCanceled, Provider: name, Reason: "the stream was closed", cause: context.Canceled}
+}
+
 // broken is the failure of a stream that does not go on. Before its first chunk nothing has been
 // delivered, and the call may be made again.
 func broken(name string, begun bool, reason string) *Error {
@@ -180,8 +192,8 @@ func broken(name string, begun bool, reason string) *Error {
 	return &Error{Kind: kind, Provider: name, Status: http.StatusOK, Reason: reason}
 }
 
-// statusError is the failure of a call that was answered with an HTTP status other than 200. An
-// error that is not in OpenAI's shape has no Body.
+// statusError is the failure of a call that was answered with an HTTP status other than 200. body is
+// the error in OpenAI's shape, or nil.
 func statusError(name string, status int, retryAfter string, body []byte) *Error {
 	e := &Error{Kind: KindUpstream, Provider: name, Status: status,
 		RetryAfter: clean(retryAfter, maxRetryAfter)}
@@ -192,9 +204,7 @@ func statusError(name string, status int, retryAfter string, body []byte) *Error
 	case status >= 400 && status < 500:
 		e.Kind = KindRejected
 	}
-	if isErrorBody(body) {
-		e.Body = body
-	}
+	e.Body = body
 	return e
 }
 

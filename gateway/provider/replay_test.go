@@ -201,7 +201,7 @@ func checkText(t *testing.T, name, got string, expect gjson.Result) {
 func TestReplayedFaults(t *testing.T) {
 	recordings(t)
 	base := startReplay(t)
-	p := client(t, base, func(c *OpenAIConfig) {
+	p := client(t, base, func(c *Config) {
 		c.HeaderTimeout, c.IdleTimeout = 300*time.Millisecond, 300*time.Millisecond
 	})
 	cases := []struct {

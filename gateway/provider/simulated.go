@@ -48,6 +48,9 @@ func NewSimulated() *Simulated { return &Simulated{} }
 // Name implements Provider.
 func (*Simulated) Name() string { return SimulatedName }
 
+// Prepare implements Provider.
+func (*Simulated) Prepare(*Request) (Terms, error) { return Terms{}, nil }
+
 // Complete implements Provider.
 func (s *Simulated) Complete(ctx context.Context, r Request) (*Completion, error) {
 	p, _, err := s.begin(ctx, r)

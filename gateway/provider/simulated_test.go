@@ -201,7 +201,7 @@ func TestSimulatedEndsWithItsContext(t *testing.T) {
 
 func TestClosedStreamIsOver(t *testing.T) {
 	body := conformanceBody(`"messages":[{"role":"user","content":"x"}]`, true, false)
-	for _, p := range []Provider{NewSimulated(), upstream(t, nil)} {
+	for _, p := range []Provider{NewSimulated(), simulatedUpstream(t, nil)} {
 		stream, err := p.Stream(t.Context(), Request{Body: []byte(body)})
 		if err != nil {
 			t.Fatal(err)

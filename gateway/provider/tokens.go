@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"fmt"
 	"strings"
 	"sync"
 	"unicode"
@@ -52,9 +53,20 @@ func codec(name tokenizer.Encoding) tokenizer.Codec {
 	return c
 }
 
+// vocabulary is a public one.
+type vocabulary struct {
+	name  string
+	codec func() tokenizer.Codec
+}
+
+var (
+	vocabulary200k = vocabulary{"o200k_base", o200k}
+	vocabulary100k = vocabulary{"cl100k_base", cl100k}
+)
+
 // family is what is known of how a model counts.
 type family struct {
-	codec  func() tokenizer.Codec
+	vocabulary
 	public bool // the vocabulary is the model's own
 	exact  bool // the prompt formula has been seen to equal the bill
 	fewer  int64
@@ -65,26 +77,26 @@ var families = []struct {
 	prefix string
 	family family
 }{
-	{"sim-", family{o200k, true, true, 0}},
-	{"gpt-3.5-turbo", family{cl100k, true, true, 0}},
-	{"gpt-35-turbo", family{cl100k, true, true, 0}},
-	{"gpt-4o", family{o200k, true, true, 0}},
-	{"gpt-4.1", family{o200k, true, true, 0}},
-	{"gpt-4.", family{o200k, true, false, 0}},
-	{"gpt-4", family{cl100k, true, true, 0}},
-	{"gpt-5-chat", family{o200k, true, false, 0}},
-	{"gpt-5-search", family{o200k, true, false, 0}},
-	{"gpt-5-codex", family{o200k, true, false, 0}},
-	{"gpt-5-pro", family{o200k, true, false, 0}},
+	{"sim-", family{vocabulary200k, true, true, 0}},
+	{"gpt-3.5-turbo", family{vocabulary100k, true, true, 0}},
+	{"gpt-35-turbo", family{vocabulary100k, true, true, 0}},
+	{"gpt-4o", family{vocabulary200k, true, true, 0}},
+	{"gpt-4.1", family{vocabulary200k, true, true, 0}},
+	{"gpt-4.", family{vocabulary200k, true, false, 0}},
+	{"gpt-4", family{vocabulary100k, true, true, 0}},
+	{"gpt-5-chat", family{vocabulary200k, true, false, 0}},
+	{"gpt-5-search", family{vocabulary200k, true, false, 0}},
+	{"gpt-5-codex", family{vocabulary200k, true, false, 0}},
+	{"gpt-5-pro", family{vocabulary200k, true, false, 0}},
 	// Reasoning models bill one token fewer than the formula.
-	{"gpt-5-", family{o200k, true, true, 1}},
-	{"o1", family{o200k, true, true, 1}},
-	{"o3", family{o200k, true, true, 1}},
-	{"o4", family{o200k, true, true, 1}},
-	{"gpt-", family{o200k, true, false, 0}},
-	{"chatgpt-", family{o200k, true, false, 0}},
-	{"codex-", family{o200k, true, false, 0}},
-	{"text-embedding-", family{cl100k, true, false, 0}},
+	{"gpt-5-", family{vocabulary200k, true, true, 1}},
+	{"o1", family{vocabulary200k, true, true, 1}},
+	{"o3", family{vocabulary200k, true, true, 1}},
+	{"o4", family{vocabulary200k, true, true, 1}},
+	{"gpt-", family{vocabulary200k, true, false, 0}},
+	{"chatgpt-", family{vocabulary200k, true, false, 0}},
+	{"codex-", family{vocabulary200k, true, false, 0}},
+	{"text-embedding-", family{vocabulary100k, true, false, 0}},
 }
 
 // familyOf finds a model's family by its name, also of a fine-tuned one ("ft:gpt-4o:...") and
@@ -105,7 +117,17 @@ func familyOf(model string) family {
 		}
 		return found
 	}
-	return family{codec: o200k}
+	return family{vocabulary: vocabulary200k}
+}
+
+// CountedBy says how CountText counts for a model: by which vocabulary, and by which factor that was
+// raised where the model's own is not public.
+func CountedBy(model string) string {
+	f := familyOf(model)
+	if f.public {
+		return f.name
+	}
+	return fmt.Sprintf("%s*%d/%d", f.name, upperNumerator, upperDenominator)
 }
 
 // CountText is the number of tokens of a text for a model: by its own vocabulary where that is

@@ -226,7 +226,9 @@ func (p *process) follow() {
 func (p *process) makeGateway() *gateway.Gateway {
 	g, err := gateway.New(gateway.Config{
 		Ledger: p.writer, Facts: &facts{p}, Projections: &views{p}, Balances: &cacheClient{p}, Journal: &journalClient{p}, Keys: &keys{p.w},
-		Tokens: allTokens(), Prices: pricebook.Builtin, Providers: map[string]provider.Provider{provider.SimulatedName: &model{p}},
+		Tokens: allTokens(), Catalog: func() *gateway.Catalog {
+			return &gateway.Catalog{Prices: pricebook.Builtin(), Providers: map[string]provider.Provider{provider.SimulatedName: &model{p}}}
+		},
 		Owner: p.id, Owned: p.owner.Held, Currency: "USD", DefaultBalance: domain.MustAmount(p.w.plan.balance),
 		ReservePolicy: gateway.ReservePolicy(p.w.plan.policy), Version: "simulation", Environment: "development",
 		Metrics: allMetrics(), Log: p.w.log,

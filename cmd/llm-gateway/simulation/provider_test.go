@@ -124,6 +124,9 @@ func (m *model) stall(ctx context.Context) error {
 	return errModel(provider.KindCanceled, 0)
 }
 
+// Prepare implements provider.Provider.
+func (m *model) Prepare(*provider.Request) (provider.Terms, error) { return provider.Terms{}, nil }
+
 // Complete implements provider.Provider.
 func (m *model) Complete(ctx context.Context, r provider.Request) (*provider.Completion, error) {
 	a := m.p.w.attempt(r.Header.Get(headerAttempt))
