@@ -39,6 +39,11 @@ type Chunk struct {
 	// UsageOnly marks the chunk with "choices": [] and a usage, which is taken out again if the
 	// client did not ask for it.
 	UsageOnly bool
+	// Event is the name of the event, for APIs whose events have one; "" = none.
+	Event string
+	// Last marks the event that ends an answer. It goes out only when the charge is durable; an API whose
+	// end is not an event of its own (chat's [DONE]) has none.
+	Last bool
 }
 
 // Completion is a whole answer in OpenAI's form.
