@@ -46,10 +46,13 @@ type Chunk struct {
 	Last bool
 }
 
-// Completion is a whole answer in OpenAI's form.
+// Completion is a whole answer: in OpenAI's form where it was translated, else as the provider sent it.
 type Completion struct {
 	Body   []byte // the JSON object
 	Report Report
+	// Text is all the text that it delivers, for counting where no usage was reported. nil where Body is a
+	// chat completion.
+	Text func() string
 }
 
 // Exchange is one translated call: what to send, and how to read what comes back.
