@@ -319,8 +319,7 @@ func (r *chatRequest) need(t *target) domain.Need {
 	if unseen || n.InputTokens > window {
 		n.InputTokens = window
 	}
-	// After each search that it was told of, the provider asks its model again, with what was found.
-	n.InputTokens = min(n.InputTokens*(1+n.WebSearches), domain.MaxTokens)
+	n.InputTokens = min(n.InputTokens*max(1, t.terms.Rounds), domain.MaxTokens)
 	if n.WebSearches == 0 && (m.AlwaysSearches || r.webSearch) {
 		n.WebSearches = 1
 	}

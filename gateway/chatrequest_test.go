@@ -287,7 +287,7 @@ func TestNeedOfImages(t *testing.T) {
 			t.Errorf("%.40s %+v: %d, want %d", c.parts, c.terms, n.InputTokens, want)
 		}
 	}
-	searching := (&chatRequest{choices: 1, inputBytes: 100, webSearch: true}).need(&target{model: m, terms: provider.Terms{Searches: 5}})
+	searching := (&chatRequest{choices: 1, inputBytes: 100, webSearch: true}).need(&target{model: m, terms: provider.Terms{Searches: 5, Rounds: 6}})
 	if searching.WebSearches != 5 || searching.InputTokens != 600 {
 		t.Errorf("%+v", searching)
 	}

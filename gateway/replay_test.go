@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -45,16 +46,29 @@ func replay(t *testing.T, tune func(*provider.Config)) *env {
 		_ = server.Wait()         // it was killed
 	})
 	dialUntil(t, address)
-	config := provider.Config{BaseURL: "http://" + address + "/v1", APIKey: "upstream-openai"}
-	if tune != nil {
-		tune(&config)
+	return start(t, options{providers: allThree(t, "http://"+address, tune), book: withStandIn(t), balance: "1000"})
+}
+
+// allThree are the real providers' clients, at one address.
+func allThree(t *testing.T, base string, tune func(*provider.Config)) map[string]provider.Provider {
+	t.Helper()
+	config := func(key string) provider.Config {
+		c := provider.Config{BaseURL: base, APIKey: key}
+		if tune != nil {
+			tune(&c)
+		}
+		return c
 	}
-	openai, err := provider.NewOpenAI(config)
-	if err != nil {
+	openai, err1 := provider.NewOpenAI(config("upstream-openai"))
+	anthropic, err2 := provider.NewAnthropic(config("upstream-anthropic"))
+	gemini, err3 := provider.NewGemini(config("upstream-gemini"))
+	if err := errors.Join(err1, err2, err3); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(openai.CloseIdle)
-	return start(t, options{providers: map[string]provider.Provider{"openai": openai}, book: withStandIn(t), balance: "1000"})
+	t.Cleanup(anthropic.CloseIdle)
+	t.Cleanup(gemini.CloseIdle)
+	return map[string]provider.Provider{"openai": openai, "anthropic": anthropic, "gemini": gemini}
 }
 
 func freeAddress(t *testing.T) string {

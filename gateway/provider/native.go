@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/url"
+	"slices"
 	"time"
 
 	"llm-gateway/gateway/provider/anthropic"
@@ -60,7 +61,19 @@ func anthropicTerms(r *chat.Request) Terms {
 		t.Overhead = anthropicToolOverhead
 	}
 	if r.WebSearch.Exists() {
-		t.Searches = anthropic.MaxWebSearches
+		t.Searches, t.Rounds = anthropic.MaxWebSearches, 1+anthropic.MaxWebSearches
+	}
+	return t
+}
+
+// geminiQueries bounds the searches of one request: Google bills one for a request of its 2.x models, and
+// one for each query of the later ones, of which it tells no limit.
+const geminiQueries = 10
+
+func geminiTerms(r *chat.Request) Terms {
+	t := Terms{Overhead: geminiOverhead}
+	if r.WebSearch.Exists() || slices.ContainsFunc(r.Tools, func(t chat.Tool) bool { return t.Type == "google_search" }) {
+		t.Searches = geminiQueries
 	}
 	return t
 }
@@ -84,7 +97,7 @@ func NewGemini(c Config) (*Native, error) {
 			endpoint.RawQuery = "alt=sse"
 			return endpoint
 		},
-		terms:  func(*chat.Request) Terms { return Terms{Overhead: geminiOverhead} },
+		terms:  geminiTerms,
 		failed: gemini.ErrorOf,
 	}), nil
 }

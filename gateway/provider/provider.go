@@ -72,6 +72,9 @@ type Terms struct {
 	// Searches is how many web searches the request can cause; 0 where the provider does not limit or
 	// report them.
 	Searches int64
+	// Rounds is how often the provider may ask its model with this input, each time billing all of it; 0 is
+	// once.
+	Rounds int64
 }
 
 // passedHeaders are the client's headers that may reach a provider, in canonical form. Anything
