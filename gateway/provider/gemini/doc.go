@@ -10,8 +10,8 @@
 // Invariants:
 //   - Pure, as package chat wants it. The same request gives the same bytes, the same answer the same ids.
 //   - What Google has no equal of is refused by name. Dropped is only what changes no answer: who asks,
-//     caching marks, a participant's `name`, and the hint `detail` of an image, which Google decides by
-//     the image itself.
+//     caching marks, the service tier that was asked for, a participant's `name`, and the hint `detail`
+//     of an image, which Google decides by the image itself.
 //   - Once tokens may have been bought nothing that is merely unknown is an error: unknown finish
 //     reasons are stop, unknown parts and fields are passed over.
 //   - A stream is complete when every candidate that was seen has a finish reason, or the prompt was

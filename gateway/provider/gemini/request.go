@@ -2,6 +2,7 @@ package gemini
 
 import (
 	"encoding/json"
+	"strconv"
 
 	"github.com/tidwall/gjson"
 
@@ -151,6 +152,9 @@ func (b *builder) config(maxOutput int64) error {
 	}
 	c.Temperature, c.TopP, c.TopK, c.Seed = r.Temperature, r.TopP, r.TopK, r.Seed
 	c.PresencePenalty, c.FrequencyPenalty = r.PresencePenalty, r.FrequencyPenalty
+	if _, err := strconv.ParseInt(r.Seed.String(), 10, 32); r.Seed != "" && err != nil {
+		return &chat.Unsupported{Param: "seed", Message: "Gemini takes seeds that are whole numbers of 32 bits."}
+	}
 	if err := b.logprobs(); err != nil {
 		return err
 	}

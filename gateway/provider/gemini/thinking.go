@@ -15,10 +15,10 @@ import (
 // model is what a model's name tells: gemini-3.1-flash-lite is of version 3.1.
 type model struct {
 	name         string
-	major, minor int // 0, 0 where it is none of Gemini's
+	major, minor int // 0, 0 where the name has none
 }
 
-// newest is the version of names without one (gemini-flash-latest), which Google moves on by itself.
+// newest is the version of the names that Google moves on by itself (gemini-flash-latest).
 const newest = 1 << 10
 
 func parseModel(name string) model {
@@ -27,14 +27,14 @@ func parseModel(name string) model {
 	if !ok {
 		return m
 	}
-	version, _, _ := strings.Cut(rest, "-")
-	major, minor, _ := strings.Cut(version, ".")
-	var err error
-	if m.major, err = strconv.Atoi(major); err != nil || m.major < 1 {
+	if strings.HasSuffix(rest, "-latest") {
 		m.major = newest
 	}
-	if m.minor, err = strconv.Atoi(minor); err != nil {
-		m.minor = 0
+	version, _, _ := strings.Cut(rest, "-")
+	major, minor, _ := strings.Cut(version, ".")
+	if n, err := strconv.Atoi(major); err == nil {
+		m.major = n
+		m.minor, _ = strconv.Atoi(minor) // none is 0
 	}
 	return m
 }
