@@ -100,7 +100,8 @@ func (r *reader) callStart(b gjson.Result, chunks []chat.Chunk) ([]chat.Chunk, e
 	if c.content {
 		return chunks, nil
 	}
-	delta := chat.ReplyCall{Index: r.index(r.open.call), ID: b.Get("id").Str, Type: "function", Function: chat.ReplyFunction{Name: c.name}}
+	index := r.shown(r.open.call)
+	delta := chat.ReplyCall{Index: &index, ID: b.Get("id").Str, Type: "function", Function: chat.ReplyFunction{Name: c.name}}
 	return append(chunks, r.chunk(chat.Delta{ToolCalls: []chat.ReplyCall{delta}}, c.name)), nil
 }
 
@@ -122,7 +123,8 @@ func (r *reader) arguments(piece string, chunks []chat.Chunk) ([]chat.Chunk, err
 	if c.content {
 		return r.content(piece, chunks), nil
 	}
-	delta := chat.ReplyCall{Index: r.index(r.open.call), Function: chat.ReplyFunction{Arguments: piece}}
+	index := r.shown(r.open.call)
+	delta := chat.ReplyCall{Index: &index, Function: chat.ReplyFunction{Arguments: piece}}
 	return append(chunks, r.chunk(chat.Delta{ToolCalls: []chat.ReplyCall{delta}}, piece)), nil
 }
 
@@ -139,15 +141,14 @@ func (r *reader) callStop(open openBlock, chunks []chat.Chunk) (_ []chat.Chunk, 
 	return chunks, err
 }
 
-// index is the index of a call in the answer: the call that is the content has none.
-func (r *reader) index(call int) *int {
-	n := 0
-	for i := range r.calls[:call] {
+// shown is how many of the first n calls the client sees as calls: that which is the content it does not.
+func (r *reader) shown(n int) (shown int) {
+	for i := range r.calls[:n] {
 		if !r.calls[i].content {
-			n++
+			shown++
 		}
 	}
-	return &n
+	return shown
 }
 
 // textStart is how an event with a piece of text begins, up to the number of its block, and textMiddle

@@ -192,7 +192,7 @@ func (r *reader) setUsage(u gjson.Result) {
 func (r *reader) messageDelta(e gjson.Result) {
 	if reason := e.Get("delta.stop_reason").Str; reason != "" {
 		r.reason = reason
-		r.report.FinishReason = finishOf(reason, r.called > 0)
+		r.report.FinishReason = finishOf(reason, r.shown(r.called) > 0)
 	}
 	r.setUsage(e.Get("usage"))
 	r.counted = r.counted || e.Get("usage.output_tokens").Exists()
@@ -210,7 +210,7 @@ func (r *reader) messageStop(chunks []chat.Chunk) (_ []chat.Chunk, done bool, er
 		}
 		chunks = append(chunks, r.chunk(chat.Delta{ThinkingBlocks: r.thoughts, Annotations: r.annotations}, ""))
 	}
-	r.report.FinishReason = finishOf(r.reason, r.called > 0)
+	r.report.FinishReason = finishOf(r.reason, r.shown(r.called) > 0)
 	last := r.event(chat.Delta{})
 	last.Choices[0].FinishReason = &r.report.FinishReason
 	chunks = append(chunks, chat.Chunk{Data: last.Encode()})
