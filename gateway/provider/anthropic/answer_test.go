@@ -151,6 +151,10 @@ func TestAnswer(t *testing.T) {
 	if r := whole.Report; r.ServiceTier != "priority" || r.UpstreamID != "msg_1" || r.Model != "m" || r.Partial {
 		t.Errorf("%+v", r)
 	}
+	var failed *chat.Failed
+	if _, err := x.Answer([]byte(`{"type":"error","error":{"type":"api_error","message":"m"}}`)); !errors.As(err, &failed) {
+		t.Errorf("an error under status 200: %v", err)
+	}
 	for _, body := range []string{``, `null`, `{}`, `[]`, `{"role":"assistant"}`, `{"role":"assistant","content":"a"}`, `{"role":"assistant","content":[]`} {
 		if _, err := x.Answer([]byte(body)); !errors.Is(err, errNoAnswer) {
 			t.Errorf("%s: %v", body, err)

@@ -38,7 +38,8 @@ func (x *translation) instruct(sentence string) {
 	case string:
 		x.out.System = system + "\n" + sentence
 	case []block:
-		x.out.System = append(system, block{Type: "text", Text: sentence})
+		system = append(system, block{Type: "text", Text: sentence})
+		x.out.System = system
 	default:
 		x.out.System = sentence
 	}

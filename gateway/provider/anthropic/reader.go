@@ -61,10 +61,10 @@ func (r *reader) Event(data []byte, chunks []chat.Chunk) (_ []chat.Chunk, done b
 	if token, ok := textDelta(data); ok && r.open.kind == "text" {
 		return append(chunks, r.textChunk(token)), false, nil
 	}
-	if !json.Valid(data) {
+	e := gjson.ParseBytes(data)
+	if !json.Valid(data) || !e.IsObject() {
 		return chunks, false, errNoEvent
 	}
-	e := gjson.ParseBytes(data)
 	switch e.Get("type").Str {
 	case "message_start":
 		return r.messageStart(e.Get("message"), chunks), false, nil
@@ -103,16 +103,17 @@ func (r *reader) Report() chat.Report {
 }
 
 // messageStart begins the answer, or begins it again: then what the first attempt told of usage and of
-// thinking is void.
+// thinking is void. The client keeps the id and the model that it was told first.
 func (r *reader) messageStart(m gjson.Result, chunks []chat.Chunk) []chat.Chunk {
 	r.tally, r.iterations, r.counted, r.reason = tally{}, nil, false, ""
 	r.open, r.called, r.thoughts = openBlock{}, 0, nil
+	told := reportOf(m)
+	r.report.Model, r.report.FinishReason = told.Model, ""
 	r.setUsage(m.Get("usage"))
 	if r.begun {
 		return chunks
 	}
-	told := reportOf(m)
-	r.report.Model, r.report.UpstreamID = told.Model, told.UpstreamID
+	r.report.UpstreamID = told.UpstreamID
 	r.id, r.model = m.Get("id").String(), m.Get("model").String()
 	return r.begin(chunks)
 }

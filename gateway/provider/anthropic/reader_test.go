@@ -82,6 +82,8 @@ func TestStreams(t *testing.T) {
 		{"blocks that are not closed", []string{start, startText, textOf("a"), toolStart("a", "f", "{}"), ended("tool_use"), end},
 			`{"content":"a","role":"assistant","tool_calls":[{"function":{"arguments":"{}","name":"f"},"id":"a","index":0,"type":"function"}]}`, "tool_calls"},
 		{"an end without a beginning", []string{end}, `{"content":"","role":"assistant"}`, "stop"},
+		{"a citation at the start", []string{start, startAt + `{"type":"text","text":"a","citations":[{"type":"web_search_result_location","url":"u","title":null}]}}`, stop, ended("end_turn"), end},
+			`{"annotations":[{"type":"url_citation","url_citation":{"end_index":1,"start_index":0,"title":"","url":"u"}}],"content":"a","role":"assistant"}`, "stop"},
 		{"a refusal", []string{start, ended("refusal"), end}, `{"content":"","role":"assistant"}`, "content_filter"},
 		{"again, with a tool that was whole", []string{start, toolStart("a", "f", "{}"), jsonOf(`{"x":1}`), stop, start,
 			toolStart("b", "f", "{}"), jsonOf(`{"x`), jsonOf(`":1}`), stop, ended("tool_use"), end},
@@ -118,6 +120,7 @@ func TestForcedAnswer(t *testing.T) {
 func TestBrokenStreams(t *testing.T) {
 	for name, events := range map[string][]string{
 		"not JSON":                   {start, `{"type":`},
+		"not an object":              {start, `[]`},
 		"an escape that is none":     {start, startText, delta(`{"type":"text_delta","text":"\x"}`)},
 		"a control character":        {start, startText, delta("{\"type\":\"text_delta\",\"text\":\"\x01\"}")},
 		"one brace too many":         {start, startText, delta(`{"type":"text_delta","text":"a"}`) + "}"},
@@ -130,6 +133,15 @@ func TestBrokenStreams(t *testing.T) {
 		if c := read(t, translated(t, anyRequest), events); c.err == nil || c.done || c.finish != "" {
 			t.Errorf("%s: %v, done %t, finish %q", name, c.err, c.done, c.finish)
 		}
+	}
+}
+
+// TestBegunAgain holds that what served last is what is reported, and what the client was told first stays.
+func TestBegunAgain(t *testing.T) {
+	again := strings.NewReplacer("msg_1", "msg_2", "claude-x", "claude-y", `"input_tokens":3`, `"input_tokens":8`).Replace(start)
+	c := read(t, translated(t, anyRequest), []string{start, startText, textOf("a"), ended("max_tokens"), again})
+	if r := c.report; !r.Partial || r.Usage.Input != 8 || r.Usage.Output != 1 || r.Model != "claude-y" || r.UpstreamID != "msg_1" || r.FinishReason != "" {
+		t.Errorf("%+v of %+v", r, r.Usage)
 	}
 }
 

@@ -26,17 +26,16 @@ func closed(schema json.RawMessage) json.RawMessage {
 // closer rewrites one schema.
 type closer struct {
 	out      []byte
-	composed bool // an allOf of several schemas: closing one of them would contradict the others
+	composed bool // schemas that depend on each other: closing one could change what others mean
 }
 
-// Keywords by what they hold; those that negate or depend on a condition are not looked into.
+// Keywords by what they hold. Those that negate, choose or depend on a condition make a schema composed.
 var (
 	schemasByName = map[string]bool{"properties": true, "$defs": true, "definitions": true}
-	schemaLists   = map[string]bool{"anyOf": true, "oneOf": true, "allOf": true, "prefixItems": true}
-	oneSchema     = map[string]bool{"items": true}
+	schemaLists   = map[string]bool{"anyOf": true, "allOf": true, "prefixItems": true}
+	dependent     = map[string]bool{"oneOf": true, "not": true, "if": true, "dependentSchemas": true}
 	// composing keywords at an object with properties of its own would be contradicted by closing it.
-	composing = []string{"allOf", "anyOf", "oneOf", "$ref", "if", "not", "patternProperties", "additionalProperties",
-		"unevaluatedProperties", "dependentSchemas"}
+	composing = []string{"allOf", "anyOf", "$ref", "patternProperties", "additionalProperties", "unevaluatedProperties"}
 )
 
 func (c *closer) schema(s gjson.Result, depth int) {
@@ -61,9 +60,20 @@ func (c *closer) schema(s gjson.Result, depth int) {
 	c.out = append(c.out, '}')
 }
 
+// closable says whether an object may be closed: it names all that it demands, and nothing else adds to it.
 func closable(s gjson.Result, seen map[string]bool) bool {
 	for _, keyword := range composing {
 		if seen[keyword] {
+			return false
+		}
+	}
+	named := map[string]bool{}
+	s.Get("properties").ForEach(func(name, _ gjson.Result) bool {
+		named[name.Str] = true
+		return true
+	})
+	for _, name := range s.Get("required").Array() {
+		if !named[name.Str] {
 			return false
 		}
 	}
@@ -73,7 +83,9 @@ func closable(s gjson.Result, seen map[string]bool) bool {
 // member writes the value of one keyword.
 func (c *closer) member(keyword string, v gjson.Result, depth int) {
 	switch {
-	case oneSchema[keyword]:
+	case dependent[keyword]:
+		c.composed = true
+	case keyword == "items":
 		c.schema(v, depth+1)
 	case schemasByName[keyword] && v.IsObject():
 		c.each('{', '}', v, depth)

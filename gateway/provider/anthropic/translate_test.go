@@ -129,7 +129,9 @@ func TestClosed(t *testing.T) {
 		{`{"anyOf":[{"type":"object","properties":{}},{"type":"null"}]}`, `{"anyOf":[{"type":"object","properties":{},"additionalProperties":false},{"type":"null"}]}`},
 		{`{"type":"object","properties":{},"anyOf":[{"required":["a"]}]}`, ""},
 		{`{"allOf":[{"type":"object","properties":{}},{"type":"object","properties":{}}]}`, ""},
-		{`{"not":{"type":"object","properties":{}}}`, ""},
+		{`{"type":"object","properties":{"b":{"not":{"type":"object","properties":{}}}}}`, ""},
+		{`{"oneOf":[{"type":"object","properties":{}},{"type":"null"}]}`, ""}, // what answers to two of them is refused, while they are open
+		{`{"type":"object","properties":{"a":{}},"required":["a","b"]}`, ""},  // nothing would be left
 		{`{"type":"object","properties":{"properties":{"type":"string"},"items":{"type":"string"}}}`,
 			`{"type":"object","properties":{"properties":{"type":"string"},"items":{"type":"string"}},"additionalProperties":false}`},
 		{`{"items":true,"anyOf":[true]}`, ""},
