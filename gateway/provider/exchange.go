@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/tidwall/gjson"
 )
 
 // Bounds of a call to an OpenAI-compatible upstream.
@@ -349,7 +351,11 @@ func (c *call) refusal() *Error {
 			retryAfter = strconv.FormatInt(seconds, 10)
 		}
 	}
-	return statusError(c.of.name, c.response.StatusCode, retryAfter, c.of.errorBody(body))
+	e := statusError(c.of.name, c.response.StatusCode, retryAfter, c.of.errorBody(body))
+	if gjson.GetBytes(e.Body, "error.type").Str == "authentication_error" { // Google says that with status 400
+		e.Kind, e.Body = KindAuth, nil
+	}
+	return e
 }
 
 // failure says why an exchange broke off; kind is what it is when neither the caller nor a timer

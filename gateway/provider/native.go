@@ -3,10 +3,15 @@ package provider
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"math"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/tidwall/gjson"
 
 	"llm-gateway/gateway/provider/anthropic"
 	"llm-gateway/gateway/provider/chat"
@@ -18,7 +23,7 @@ type Native struct {
 	*upstream
 	translate func(r *chat.Request, model string, maxOutput, created int64) (chat.Exchange, error)
 	url       func(model string, stream bool) *url.URL
-	terms     func(r *chat.Request) Terms
+	terms     func(r *chat.Request) (Terms, error)
 	failed    func(body []byte) *chat.Failed
 }
 
@@ -55,27 +60,55 @@ func NewAnthropic(c Config) (*Native, error) {
 	}), nil
 }
 
-func anthropicTerms(r *chat.Request) Terms {
+func anthropicTerms(r *chat.Request) (Terms, error) {
 	t := Terms{Overhead: anthropicOverhead, ImageTokens: anthropicImageTokens}
 	if len(r.Tools) > 0 || r.Format.Type == "json_schema" || r.Format.Type == "json_object" {
 		t.Overhead = anthropicToolOverhead
 	}
 	if r.WebSearch.Exists() {
-		t.Searches, t.Rounds = anthropic.MaxWebSearches, 1+anthropic.MaxWebSearches
+		t.Searches = anthropic.MaxWebSearches
 	}
-	return t
+	for i := range r.Tools {
+		searches, err := anthropicSearches(&r.Tools[i])
+		if err != nil {
+			return Terms{}, err
+		}
+		t.Searches += searches
+	}
+	t.Rounds = 1 + t.Searches
+	return t, nil
 }
+
+// anthropicSearches is how often a tool may search the web. Other tools that Anthropic runs itself are billed
+// by what nobody here can see, or bring in texts without a bound.
+func anthropicSearches(t *chat.Tool) (int64, error) {
+	if t.Type == "function" || t.Type == "custom" {
+		return 0, nil
+	}
+	most := t.Raw.Get("max_uses")
+	switch {
+	case !strings.HasPrefix(t.Type, "web_search_"):
+		return 0, &chat.Unsupported{Param: t.Param + ".type", Message: "This tool of Anthropic's cannot be metered in chat completions."}
+	case most.Type != gjson.Number || most.Num < 1 || most.Num > maxUses || most.Num != math.Trunc(most.Num):
+		return 0, &chat.Unsupported{Param: t.Param + ".max_uses", Invalid: true,
+			Message: fmt.Sprintf("A web search needs `max_uses`, from 1 to %d: each search is billed.", maxUses)}
+	}
+	return int64(most.Num), nil
+}
+
+// maxUses bounds the web searches that one tool may be allowed.
+const maxUses = 100
 
 // geminiQueries bounds the searches of one request: Google bills one for a request of its 2.x models, and
 // one for each query of the later ones, of which it tells no limit.
 const geminiQueries = 10
 
-func geminiTerms(r *chat.Request) Terms {
+func geminiTerms(r *chat.Request) (Terms, error) {
 	t := Terms{Overhead: geminiOverhead}
 	if r.WebSearch.Exists() || slices.ContainsFunc(r.Tools, func(t chat.Tool) bool { return t.Type == "google_search" }) {
 		t.Searches = geminiQueries
 	}
-	return t
+	return t, nil
 }
 
 // NewGemini is Google's Gemini API. A trailing /v1beta of the base URL is accepted.
@@ -119,8 +152,10 @@ func (p *Native) Prepare(r *Request) (Terms, error) {
 	if err != nil {
 		return Terms{}, err
 	}
-	r.exchange, err = p.translate(request, r.Model, r.MaxOutput, time.Now().Unix())
-	return p.terms(request), err
+	if r.exchange, err = p.translate(request, r.Model, r.MaxOutput, time.Now().Unix()); err != nil {
+		return Terms{}, err
+	}
+	return p.terms(request)
 }
 
 // message is the request as it is sent.

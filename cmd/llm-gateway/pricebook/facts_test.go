@@ -159,6 +159,9 @@ func exceptions() []exception {
 		{"openai/gpt-4o-search-preview-2025-03-11@ per_unit web_search 0.035", "as its undated twin"},
 		{"openai/gpt-4o-mini-search-preview-2025-03-11@ per_unit web_search 0.0275", "as its undated twin"},
 	}
+	for _, model := range []string{"claude-haiku-4-5", "claude-haiku-4-5-20251001"} {
+		all = append(all, exception{"anthropic/" + model + "@ per_unit web_search 0.01", "Anthropic's page"})
+	}
 	for model, prices := range map[string][2]string{
 		"gpt-4o-audio-preview": {"40", "80"}, "gpt-4o-audio-preview-2024-12-17": {"40", "80"},
 		"gpt-4o-audio-preview-2025-06-03": {"40", "80"},
