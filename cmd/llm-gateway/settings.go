@@ -10,26 +10,13 @@ import (
 	"strings"
 	"time"
 
+	"llm-gateway/cmd/llm-gateway/secret"
 	"llm-gateway/domain"
 	"llm-gateway/ledger"
 )
 
 // Secret is a setting that is never printed: formatting and logging it gives "[secret]".
-type Secret string
-
-// String hides the secret from fmt.
-func (Secret) String() string { return "[secret]" }
-
-// GoString hides the secret from %#v.
-func (Secret) GoString() string { return "[secret]" }
-
-// LogValue hides the secret from slog.
-func (Secret) LogValue() slog.Value { return slog.StringValue("[secret]") }
-
-// MarshalText hides the secret from JSON.
-func (Secret) MarshalText() ([]byte, error) { //nolint:unparam // an interface's method
-	return []byte("[secret]"), nil
-}
+type Secret = secret.Text
 
 // Settings is the configuration of one process, checked.
 type Settings struct {
