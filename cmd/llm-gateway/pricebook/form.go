@@ -50,17 +50,27 @@ type TierForm struct {
 // Prices is prices as they are written, by meter.
 type Prices map[string]Scalar
 
-// Wrong is an error at a line of a model; 0 where only the model's own line is known.
+// ModelError says what is wrong with a model of a file, and where.
+type ModelError struct {
+	Line                  int // from 1
+	Model, Field, Problem string
+}
+
+// Error is one line for whoever edits the file.
+func (e *ModelError) Error() string {
+	return fmt.Sprintf("line %d: model %.128q: %s: %s", e.Line, e.Model, e.Field, e.Problem)
+}
+
+// Wrong is a ModelError at a line of the model; 0 where only the model's own line is known.
 func (m *ModelForm) Wrong(line int, field, problem string, args ...any) error {
 	if line == 0 {
 		line = m.Model.Line
 	}
-	return fmt.Errorf("line %d: model %.128q: %s: %s", line, m.Model.Text, field,
-		fmt.Sprintf(problem, args...))
+	return &ModelError{line, m.Model.Text, field, fmt.Sprintf(problem, args...)}
 }
 
 // Convert makes the domain's model of it, with the prices as listed. What it does not check is left
-// to domain.NewPriceBook. Errors name line, model and field.
+// to domain.NewPriceBook. Errors are ModelErrors.
 func (m *ModelForm) Convert(provider string) (domain.Model, error) {
 	out := domain.Model{
 		Provider: provider, Name: m.Model.Text, Mode: domain.Mode(m.Mode.Text),

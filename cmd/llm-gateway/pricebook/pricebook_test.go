@@ -151,6 +151,7 @@ var broken = []struct{ old, new, want string }{
 	{goodBook, "", "empty"},
 	{goodBook, "currency: USD\nunit: per_million\nas_of: 2026-01-01\n", "models: none"},
 	{goodBook, "models: [", "line 1:"},
+	{goodBook, "models: !mine x\n", "this is YAML that cannot be read"},
 	{goodBook, "\x00\xff", "price book:"},
 	{goodBook, "[]", "line 1:"},
 	{goodBook, goodBook + "---\n" + goodBook, "more than one document"},

@@ -39,6 +39,17 @@ func Decode(r io.Reader, most int64, form any) error {
 	if int64(len(text)) > most {
 		return fmt.Errorf("larger than %d bytes", most)
 	}
+	return decode(text, form)
+}
+
+// decode turns a panic of the library into an error: a tag (!name) where a list is expected is one,
+// and a reload must not end the gateway.
+func decode(text []byte, form any) (err error) {
+	defer func() {
+		if recover() != nil {
+			err = errors.New("this is YAML that cannot be read: is there a tag (!name)?")
+		}
+	}()
 	d := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict())
 	if err := d.Decode(form); err != nil {
 		return formError(err)

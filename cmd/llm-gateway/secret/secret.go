@@ -30,6 +30,6 @@ func (Text) Format(f fmt.State, _ rune) {
 func (Text) LogValue() slog.Value { return slog.StringValue(hidden) }
 
 // MarshalText hides the text from JSON and YAML.
-func (Text) MarshalText() ([]byte, error) { //nolint:unparam // an interface's method
+func (Text) MarshalText() ([]byte, error) {
 	return []byte(hidden), nil
 }

@@ -26,7 +26,7 @@ func TestNeverPrinted(t *testing.T) {
 		t.Fatal(err)
 	}
 	said := []string{text.String(), log.String(), string(asJSON), fmt.Sprint(text, inside), fmt.Errorf("%w: %v", fmt.Errorf("%s", text), inside).Error()}
-	for _, verb := range strings.Fields("%v %+v %#v %s %q %x %X %d %t %c %20.3s %y") {
+	for verb := range strings.FieldsSeq("%v %+v %#v %s %q %x %X %d %t %c %20.3s %y") {
 		said = append(said, fmt.Sprintf(verb, text), fmt.Sprintf(verb, inside))
 	}
 	for _, s := range said {
