@@ -182,7 +182,8 @@ func (p *probe) judge(status int, body []byte) string {
 // answer with.
 func isModelList(body []byte) bool {
 	var list struct {
-		Data, Models []json.RawMessage
+		Data   []json.RawMessage `json:"data"`
+		Models []json.RawMessage `json:"models"`
 	}
 	if body = bytes.TrimSpace(body); len(body) > 0 && body[0] == '[' {
 		return json.Valid(body)
