@@ -2,21 +2,26 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"sync/atomic"
 
+	"llm-gateway/cmd/llm-gateway/upstreams"
+	"llm-gateway/domain"
 	"llm-gateway/gateway"
 	"llm-gateway/gateway/provider"
 )
 
-// catalogFile is what can be called, with its prices: the built-in book or PRICE_BOOK, the providers that have a
-// key, and UPSTREAMS. It can be read again while requests go on; each keeps the one that it began with.
+// catalogFile is what can be called, with its prices: the built-in book or PRICE_BOOK, the providers that
+// have a key, and UPSTREAMS. It can be read again while requests go on; each keeps the one that it began
+// with.
 type catalogFile struct {
 	settings *Settings
+	sources  sources
 	current  atomic.Pointer[gateway.Catalog]
 }
 
-func openCatalog(s *Settings) (*catalogFile, error) {
-	c := &catalogFile{settings: s}
+func openCatalog(s *Settings, src sources) (*catalogFile, error) {
+	c := &catalogFile{settings: s, sources: src}
 	return c, c.reload()
 }
 
@@ -24,17 +29,50 @@ func (c *catalogFile) now() *gateway.Catalog { return c.current.Load() }
 
 // reload reads everything again; what cannot be used as a whole leaves the present one in force.
 func (c *catalogFile) reload() error {
+	catalog, err := c.read()
+	if err == nil {
+		c.current.Store(catalog)
+	}
+	return err
+}
+
+func (c *catalogFile) read() (*gateway.Catalog, error) {
 	s := c.settings
 	book, _, err := openPriceBook(s.PriceBook, s.Currency)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	providers, err := s.providers()
+	file, err := openUpstreams(s.Upstreams, s.Currency, c.sources, book)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	c.current.Store(&gateway.Catalog{Prices: book, Providers: withKillProviders(providers), Missing: missing})
-	return nil
+	if len(file.Upstreams) > 0 {
+		if book, err = domain.NewPriceBook(modelsOf(file, book)); err != nil {
+			return nil, fmt.Errorf("UPSTREAMS %s: %w", s.Upstreams, err)
+		}
+	}
+	catalog := &gateway.Catalog{Prices: book, Missing: missing, Providers: map[string]provider.Provider{},
+		Routing: gateway.Routing{Aliases: file.Aliases, Fallbacks: file.Fallbacks, Weights: map[string]int{}}}
+	if s.Simulated {
+		simulated := provider.NewSimulated()
+		catalog.Providers[simulated.Name()] = simulated
+	}
+	for _, u := range configured(s, file) {
+		if catalog.Providers[u.Name], err = providerOf(&u); err != nil {
+			return nil, fmt.Errorf("the provider %s: %w", u.Name, err)
+		}
+		catalog.Routing.Weights[u.Name] = u.Weight
+	}
+	catalog.Providers = withKillProviders(catalog.Providers)
+	return catalog, nil
+}
+
+// modelsOf are the book's models and the file's.
+func modelsOf(file *upstreams.File, book *domain.PriceBook) (out []domain.Model) {
+	for _, m := range file.Models(book.Models()) {
+		out = append(out, *m)
+	}
+	return out
 }
 
 // missing says of each built-in provider what makes it callable.
@@ -45,38 +83,41 @@ var missing = map[string]string{
 	"simulated": "Set SIMULATED_PROVIDER=on.",
 }
 
-// providers are the built-in ones that have a key.
-func (s *Settings) providers() (map[string]provider.Provider, error) {
-	providers := map[string]provider.Provider{}
-	if s.Simulated {
-		simulated := provider.NewSimulated()
-		providers[simulated.Name()] = simulated
+// providerOf is an upstream with all its keys.
+func providerOf(u *upstreams.Upstream) (provider.Provider, error) {
+	config := provider.Config{Name: u.Name, BaseURL: u.BaseURL, APIVersion: u.APIVersion, Header: u.Headers, Compatible: !isBuiltin(u.Name),
+		ConnectTimeout: u.Connect, HeaderTimeout: u.FirstByte, IdleTimeout: u.Idle}
+	if u.OutputLimit != upstreams.LimitAsIs {
+		config.OutputLimit = u.OutputLimit
 	}
-	for _, p := range []struct {
-		setting string
-		make    func(provider.Config) (provider.Provider, error)
-		base    string
-		key     Secret
-	}{
-		{"OPENAI_BASE_URL", newOpenAI, s.OpenAIBaseURL, s.OpenAIKey},
-		{"ANTHROPIC_BASE_URL", newAnthropic, s.AnthropicBaseURL, s.AnthropicKey},
-		{"GEMINI_BASE_URL", newGemini, s.GeminiBaseURL, s.GeminiKey},
-	} {
-		if p.key == "" {
-			continue
-		}
-		made, err := p.make(provider.Config{BaseURL: p.base, APIKey: string(p.key)})
+	if len(u.Keys) == 0 { // a local one needs none
+		return protocol(u.Type, config)
+	}
+	keys := make([]provider.Keyed, len(u.Keys))
+	for i, k := range u.Keys {
+		config.APIKey = string(k.Secret)
+		one, err := protocol(u.Type, config)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", p.setting, err)
+			return nil, err
 		}
-		providers[made.Name()] = made
+		keys[i] = provider.Keyed{Provider: one, Weight: k.Weight}
 	}
-	return providers, nil
+	return provider.NewKeys(keys)
 }
 
-func newOpenAI(c provider.Config) (provider.Provider, error)    { return provider.NewOpenAI(c) }
-func newAnthropic(c provider.Config) (provider.Provider, error) { return provider.NewAnthropic(c) }
-func newGemini(c provider.Config) (provider.Provider, error)    { return provider.NewGemini(c) }
+// protocol makes the client of one protocol.
+func protocol(kind string, c provider.Config) (provider.Provider, error) {
+	switch kind {
+	case upstreams.TypeAnthropic:
+		return provider.NewAnthropic(c)
+	case upstreams.TypeGemini:
+		return provider.NewGemini(c)
+	case upstreams.TypeAzure:
+		c.BaseURL = strings.TrimSuffix(strings.TrimRight(c.BaseURL, "/"), "/openai")
+		return provider.NewAzure(c)
+	}
+	return provider.NewOpenAI(c)
+}
 
 // retry is how often a provider that failed is called again.
 func (s *Settings) retry() gateway.Retry {

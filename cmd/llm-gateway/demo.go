@@ -77,7 +77,7 @@ func demoSettings(dir string) (*Settings, error) {
 // demonstrate runs the gateway and the script.
 func (a *app) demonstrate(ctx context.Context, s *Settings) error {
 	begin := time.Now()
-	catalog, err := s.servable()
+	catalog, err := s.servable(sources{})
 	if err != nil {
 		return err
 	}

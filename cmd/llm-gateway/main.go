@@ -46,7 +46,7 @@ type verb struct {
 // verbs lists everything, in the order of help. It is a function because help itself reads it.
 func verbs() []verb {
 	return []verb{
-		serveVerb, demoVerb,
+		serveVerb, demoVerb, checkVerb,
 		migrateVerb,
 		tokenVerb,
 		accountShowVerb, accountCreditVerb, accountDebitVerb, accountFreezeVerb, accountUnfreezeVerb, accountLimitVerb,
@@ -69,6 +69,7 @@ type app struct {
 	environ        []string // as of os.Environ
 	dotenv         string   // the path of the .env file
 	loaded         *Settings
+	sources        sources // what loaded was read from
 }
 
 func main() {

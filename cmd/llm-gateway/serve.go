@@ -59,7 +59,7 @@ func runServe(ctx context.Context, a *app, args []string) error {
 			return err
 		}
 	}
-	catalog, err := s.servable()
+	catalog, err := s.servable(a.sources)
 	if err != nil {
 		return err
 	}
@@ -80,13 +80,13 @@ func runServe(ctx context.Context, a *app, args []string) error {
 
 // servable opens the catalog, and finds what would end the start later, before a database is made or
 // migrated for nothing.
-func (s *Settings) servable() (*catalogFile, error) {
+func (s *Settings) servable(src sources) (*catalogFile, error) {
 	if s.JWTJWKSURL == "" && !s.Development() {
 		if _, err := s.signingSecret(); err != nil {
 			return nil, err
 		}
 	}
-	return openCatalog(s)
+	return openCatalog(s, src)
 }
 
 // serving is a gateway that serves.

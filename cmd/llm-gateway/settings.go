@@ -10,26 +10,13 @@ import (
 	"strings"
 	"time"
 
+	"llm-gateway/cmd/llm-gateway/secret"
 	"llm-gateway/domain"
 	"llm-gateway/ledger"
 )
 
 // Secret is a setting that is never printed: formatting and logging it gives "[secret]".
-type Secret string
-
-// String hides the secret from fmt.
-func (Secret) String() string { return "[secret]" }
-
-// GoString hides the secret from %#v.
-func (Secret) GoString() string { return "[secret]" }
-
-// LogValue hides the secret from slog.
-func (Secret) LogValue() slog.Value { return slog.StringValue("[secret]") }
-
-// MarshalText hides the secret from JSON.
-func (Secret) MarshalText() ([]byte, error) { //nolint:unparam // an interface's method
-	return []byte("[secret]"), nil
-}
+type Secret = secret.Text
 
 // Settings is the configuration of one process, checked.
 type Settings struct {
@@ -70,6 +57,8 @@ type Settings struct {
 	RetryBaseDelay, RetryMaxDelay      time.Duration
 	Simulated                          bool // SIMULATED_PROVIDER, with auto decided
 
+	Upstreams string // the path of a file of upstreams; "" = none
+
 	PriceBook      string // a path; "" = built in
 	Currency       string
 	DefaultBalance domain.Amount
@@ -107,7 +96,7 @@ func (a *app) settings() (*Settings, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.loaded = s
+	a.loaded, a.sources = s, src
 	return s, nil
 }
 
@@ -130,19 +119,13 @@ func (e *settingsError) Error() string {
 	return fmt.Sprintf("%d settings cannot be used:\n  %s", len(e.problems), strings.Join(e.problems, "\n  "))
 }
 
-// loadSettings reads every declared setting. A value that is empty is the default.
+// loadSettings reads every declared setting, or says all that is wrong with them.
 func loadSettings(src sources) (*Settings, error) {
-	s, wrong := &Settings{}, &settingsError{}
-	for _, d := range declared() {
-		value, err := src.value(d)
-		if value == "" {
-			value = d.def
-		}
-		if err == nil {
-			err = d.read(s, value)
-		}
-		if err != nil {
-			wrong.problems = append(wrong.problems, d.name+": "+d.complaint(value, err))
+	s, readings := readSettings(src)
+	wrong := &settingsError{}
+	for _, r := range readings {
+		if r.problem != "" {
+			wrong.problems = append(wrong.problems, r.of.name+": "+r.problem)
 		}
 	}
 	if len(wrong.problems) == 0 {
@@ -152,6 +135,36 @@ func loadSettings(src sources) (*Settings, error) {
 		return nil, wrong
 	}
 	return s, nil
+}
+
+// reading is a setting as it was found.
+type reading struct {
+	of      setting
+	value   string // the default where nothing is set; it may be secret
+	from    string // where it was set, or "default"
+	problem string // "" where it can be used
+}
+
+// readSettings reads every declared setting. A value that is empty is the default. What a setting with
+// a problem left in the Settings is not to be used.
+func readSettings(src sources) (*Settings, []reading) {
+	s := &Settings{}
+	var all []reading
+	for _, d := range declared() {
+		value, from, err := src.value(d)
+		if value == "" {
+			value = d.def
+		}
+		if err == nil {
+			err = d.read(s, value)
+		}
+		r := reading{of: d, value: value, from: from}
+		if err != nil {
+			r.problem = d.complaint(value, err)
+		}
+		all = append(all, r)
+	}
+	return s, all
 }
 
 // shownValue bounds what a message quotes of a value.

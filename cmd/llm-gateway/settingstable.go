@@ -134,6 +134,9 @@ func providerSettings() []setting {
 			webURL(func(s *Settings) *string { return &s.GeminiBaseURL })},
 		{"SIMULATED_PROVIDER", "auto", false,
 			"on, off or auto: the provider that needs no key and answers by itself, with priced models of its own. auto: on, but off where ENVIRONMENT is production.", readSimulated},
+		{"UPSTREAMS", "", false,
+			"A file (YAML) of further providers that speak the API of OpenAI, Azure, Anthropic or Gemini, with their keys, models and prices, and of aliases and fallbacks; deployments/upstreams.example.yaml explains it, `llm-gateway check` checks it. Empty: none.",
+			existing("a file", false, func(s *Settings) *string { return &s.Upstreams })},
 	}
 }
 

@@ -111,22 +111,40 @@ func parseWhole(text []byte) (map[string]string, bool) {
 	return values, true
 }
 
-// value finds a setting. A secret may be in a file that NAME_FILE names.
-func (src sources) value(d setting) (string, error) {
-	for _, level := range []map[string]string{src.environment, src.file} {
-		value, here := level[d.name]
-		path, named := level[d.name+fileSuffix]
+// fromDefault says that a setting is set nowhere, or as empty.
+const fromDefault = "default"
+
+// value finds a setting, and says where. A secret may be in a file that NAME_FILE names.
+func (src sources) value(d setting) (value, from string, err error) {
+	for _, level := range []struct {
+		name   string
+		values map[string]string
+	}{{"environment", src.environment}, {dotenvFile, src.file}} {
+		value, here := level.values[d.name]
+		path, named := level.values[d.name+fileSuffix]
 		if d.secret && named && path != "" {
 			if here && value != "" {
-				return "", &sourceError{"both it and " + d.name + fileSuffix + " are set; only one of them can hold"}
+				return "", level.name, &sourceError{"both it and " + d.name + fileSuffix + " are set; only one of them can hold"}
 			}
-			return readSecret(d.name, path)
+			value, err = readSecret(d.name, path)
+			return value, level.name + ", " + d.name + fileSuffix, err
+		}
+		if value = strings.TrimSpace(value); value != "" {
+			return value, level.name, nil
 		}
 		if here {
-			return strings.TrimSpace(value), nil
+			break
 		}
 	}
-	return "", nil
+	return "", fromDefault, nil
+}
+
+// getenv finds what is no setting of the table, like os.Getenv.
+func (src sources) getenv(name string) string {
+	if value, here := src.environment[name]; here {
+		return value
+	}
+	return src.file[name]
 }
 
 func readSecret(name, path string) (string, error) {

@@ -9,7 +9,7 @@ import (
 // Keyed is one of several ways to the same provider: a key of its own, say.
 type Keyed struct {
 	Provider
-	Weight int // its share of the calls, above 0
+	Weight int // its share of the calls; 0: only after the others have failed
 }
 
 // Keys is a Provider that spreads its calls over several keys, by weight. Which key a call gets depends on
@@ -23,8 +23,8 @@ func NewKeys(keys []Keyed) (Provider, error) {
 		return nil, errors.New("a provider without keys")
 	}
 	for _, k := range keys {
-		if k.Weight < 1 || k.Name() != keys[0].Name() {
-			return nil, errors.New("a key without weight, or of another provider")
+		if k.Weight < 0 || k.Name() != keys[0].Name() {
+			return nil, errors.New("a key of negative weight, or of another provider")
 		}
 	}
 	if len(keys) == 1 {
@@ -63,6 +63,9 @@ func (k Keys) draw(from *rand.Rand) int {
 	total := 0
 	for i := range k {
 		total += k[i].Weight
+	}
+	if total == 0 {
+		return 0
 	}
 	n := from.IntN(total)
 	for i := range k {

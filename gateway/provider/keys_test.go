@@ -55,12 +55,31 @@ func TestAttemptsGoToDifferentKeys(t *testing.T) {
 	}
 }
 
+// TestSpareKey: a key without weight is asked when the others have failed.
+func TestSpareKey(t *testing.T) {
+	a, spare := &counted{}, &counted{}
+	keys, err := NewKeys([]Keyed{{spare, 0}, {a, 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for order := range uint64(100) {
+		for attempt := range 2 {
+			if _, err := keys.Complete(t.Context(), Request{Order: order, Attempt: attempt}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if a.calls != int(order)+1 || spare.calls != int(order)+1 {
+			t.Fatalf("%d: %d and %d", order, a.calls, spare.calls)
+		}
+	}
+}
+
 func TestNewKeysRefuses(t *testing.T) {
 	if _, err := NewKeys(nil); err == nil {
 		t.Error("no keys")
 	}
-	if _, err := NewKeys([]Keyed{{NewSimulated(), 0}}); err == nil {
-		t.Error("no weight")
+	if _, err := NewKeys([]Keyed{{NewSimulated(), -1}}); err == nil {
+		t.Error("a negative weight")
 	}
 	if one, err := NewKeys([]Keyed{{NewSimulated(), 1}}); err != nil || one.Name() != SimulatedName {
 		t.Errorf("%v, %v", one, err)

@@ -119,13 +119,13 @@ func factRows(at string, v map[string]any) (rows []string) {
 
 // rows lists what a model of the book says in the same lines.
 func (m *model) rows() []string {
-	p := m.Provider.text + "/" + m.Model.text
+	p := m.Provider.Text + "/" + m.Model.Text
 	rows := []string{
 		fmt.Sprintf("%s mode %s context %d max_output %d dimensions %d cache_min %d responses_only %v deprecated %q",
-			p, m.Mode.text, m.Context, m.MaxOutput, m.Dimensions, m.CacheMinTokens, m.ResponsesOnly, m.Deprecated.text),
+			p, m.Mode.Text, m.Context, m.MaxOutput, m.Dimensions, m.CacheMinTokens, m.ResponsesOnly, m.Deprecated.Text),
 	}
 	for _, v := range m.Versions {
-		at := p + "@" + v.From.text
+		at := p + "@" + v.From.Text
 		rows = append(rows, v.Prices.rows(at)...)
 		rows = append(rows, v.PerUnit.rows(at+" per_unit")...)
 		rows = append(rows, v.Regions.rows(at+" region")...)
@@ -139,9 +139,9 @@ func (m *model) rows() []string {
 	return rows
 }
 
-func (p prices) rows(at string) (rows []string) {
+func (p Prices) rows(at string) (rows []string) {
 	for name, price := range p {
-		rows = append(rows, at+" "+name+" "+price.text)
+		rows = append(rows, at+" "+name+" "+price.Text)
 	}
 	return rows
 }
@@ -216,7 +216,7 @@ func TestBuiltinHoldsTheFacts(t *testing.T) {
 			missing[row] = true
 		}
 	}
-	if len(f.Models) != 152 || len(missing) < 1000 || own.Currency.text != f.Currency || own.AsOf.text != f.AsOf {
+	if len(f.Models) != 152 || len(missing) < 1000 || own.Currency.Text != f.Currency || own.AsOf.Text != f.AsOf {
 		t.Errorf("%d models, %d figures: the facts have changed", len(f.Models), len(missing))
 	}
 	used := map[exception]bool{}
@@ -261,7 +261,7 @@ func TestBuiltinNamesItsDoubts(t *testing.T) {
 	cited := map[string]string{}
 	for _, m := range own.Models {
 		for _, s := range m.Sources {
-			cited[m.Model.text] += " " + s.text
+			cited[m.Model.Text] += " " + s.Text
 		}
 	}
 	for _, m := range f.Models {

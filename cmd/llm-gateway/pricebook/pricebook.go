@@ -1,4 +1,5 @@
-// Package pricebook reads the project's price book files and holds the built-in one.
+// Package pricebook reads the project's price book files and holds the built-in one. The form of a
+// model and its prices (ModelForm, PricesForm) is also that of other files that name prices.
 //
 // The problem: a price that is read wrongly is charged wrongly, a million times over, before
 // anybody looks. So a book is text that a person can check against a provider's page (US dollars
@@ -18,14 +19,11 @@ package pricebook
 import (
 	"bytes"
 	_ "embed" // builtin.yaml
-	"errors"
 	"fmt"
 	"io"
 	"sync"
 
 	"llm-gateway/domain"
-
-	"github.com/goccy/go-yaml"
 )
 
 // maxBook bounds a price book file, in bytes: thirty times the built-in one.
@@ -51,17 +49,13 @@ func Load(r io.Reader) (*domain.PriceBook, error) {
 func LoadInfo(r io.Reader) (*domain.PriceBook, Info, error) {
 	f, err := parse(r)
 	if err != nil {
-		return nil, Info{}, err
+		return nil, Info{}, fmt.Errorf("price book: %w", err)
 	}
-	models, err := f.models()
+	book, err := f.book()
 	if err != nil {
-		return nil, Info{}, err
+		return nil, Info{}, fmt.Errorf("price book: %w", err)
 	}
-	book, err := domain.NewPriceBook(models)
-	if err != nil {
-		return nil, Info{}, f.locate(err)
-	}
-	return book, Info{f.Currency.text, f.AsOf.text, f.Sources}, nil
+	return book, Info{f.Currency.Text, f.AsOf.Text, f.Sources}, nil
 }
 
 // Builtin is the built-in book. It is read once, when it is first asked for.
@@ -88,33 +82,9 @@ var builtin = sync.OnceValue(func() loaded {
 
 // parse reads the form of a file, without judging prices and dates.
 func parse(r io.Reader) (*file, error) {
-	text, err := io.ReadAll(io.LimitReader(r, maxBook+1))
-	if err != nil {
-		return nil, fmt.Errorf("price book: %w", err)
-	}
-	if len(text) > maxBook {
-		return nil, fmt.Errorf("price book: larger than %d bytes", maxBook)
-	}
-	d := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict())
 	var f file
-	if err := d.Decode(&f); err != nil {
-		return nil, formError(err)
-	}
-	if err := d.Decode(new(file)); !errors.Is(err, io.EOF) {
-		return nil, errors.New("price book: more than one document")
+	if err := Decode(r, maxBook, &f); err != nil {
+		return nil, err
 	}
 	return &f, nil
-}
-
-// formError turns the YAML library's error, which draws the source over several lines, into one
-// line like all others.
-func formError(err error) error {
-	var located yaml.Error
-	switch {
-	case errors.Is(err, io.EOF):
-		return errors.New("price book: empty")
-	case errors.As(err, &located) && located.GetToken() != nil:
-		return fmt.Errorf("price book: line %d: %s", located.GetToken().Position.Line, located.GetMessage())
-	}
-	return fmt.Errorf("price book: %w", err)
 }

@@ -95,7 +95,7 @@ func TestLoad(t *testing.T) {
 
 // broken is one text of goodBook changed at a time, and the error that has to follow.
 var broken = []struct{ old, new, want string }{
-	{`input: "2.5"`, `input: 2.5`, `line 18: "2.5" is not text; prices are written in quotes`},
+	{`input: "2.5"`, `input: 2.5`, `line 18: "2.5" is not text; it is written in quotes`},
 	{`input: "2.5"`, `input: 1e-6`, `line 18: model "big": versions[0].prices.input: not an amount: "1e-6"`},
 	{`input: "2.5"`, `input: [1]`, `line 18: "[1]" is not text`},
 	{`input: "2.5"`, `input: 010`, `line 18: "010" is not text`},
@@ -151,6 +151,7 @@ var broken = []struct{ old, new, want string }{
 	{goodBook, "", "empty"},
 	{goodBook, "currency: USD\nunit: per_million\nas_of: 2026-01-01\n", "models: none"},
 	{goodBook, "models: [", "line 1:"},
+	{goodBook, "models: !mine x\n", "this is YAML that cannot be read"},
 	{goodBook, "\x00\xff", "price book:"},
 	{goodBook, "[]", "line 1:"},
 	{goodBook, goodBook + "---\n" + goodBook, "more than one document"},

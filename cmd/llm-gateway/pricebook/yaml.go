@@ -1,0 +1,74 @@
+package pricebook
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+)
+
+// Scalar is a string with its place. Only YAML strings are taken: a bare 1e-6, 010 or .5 is a number
+// to YAML, and what number differs between readers. The zero Scalar is a field that is not there.
+type Scalar struct {
+	Text string
+	Line int // from 1
+}
+
+// UnmarshalYAML implements yaml.NodeUnmarshaler.
+func (s *Scalar) UnmarshalYAML(n ast.Node) error {
+	line := n.GetToken().Position.Line
+	text, ok := n.(*ast.StringNode)
+	if !ok {
+		return fmt.Errorf("line %d: %.40q is not text; it is written in quotes", line, n.String())
+	}
+	*s = Scalar{text.Value, line}
+	return nil
+}
+
+// Decode reads the one YAML document of a file of at most `most` bytes into its form. Unknown fields
+// and keys that are there twice are errors, which are one line each and begin with the line's number
+// where there is one.
+func Decode(r io.Reader, most int64, form any) error {
+	text, err := io.ReadAll(io.LimitReader(r, most+1))
+	if err != nil {
+		return err
+	}
+	if int64(len(text)) > most {
+		return fmt.Errorf("larger than %d bytes", most)
+	}
+	return decode(text, form)
+}
+
+// decode turns a panic of the library into an error: a tag (!name) where a list is expected is one,
+// and a reload must not end the gateway.
+func decode(text []byte, form any) (err error) {
+	defer func() {
+		if recover() != nil {
+			err = errors.New("this is YAML that cannot be read: is there a tag (!name)?")
+		}
+	}()
+	d := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict())
+	if err := d.Decode(form); err != nil {
+		return formError(err)
+	}
+	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return errors.New("more than one document")
+	}
+	return nil
+}
+
+// formError turns the YAML library's error, which draws the source over several lines, into one
+// line like all others.
+func formError(err error) error {
+	var located yaml.Error
+	switch {
+	case errors.Is(err, io.EOF):
+		return errors.New("empty")
+	case errors.As(err, &located) && located.GetToken() != nil:
+		return fmt.Errorf("line %d: %s", located.GetToken().Position.Line, located.GetMessage())
+	}
+	return err
+}
