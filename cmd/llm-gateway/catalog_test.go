@@ -92,7 +92,7 @@ func TestExampleUpstreams(t *testing.T) {
 	text := string(example)
 	for _, word := range strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" {}[],:\"\n", r) }) {
 		if strings.HasSuffix(word, "_KEY") || strings.Contains(word, "_KEY_") {
-			set = append(set, word+"=sk-of-the-example")
+			set = append(set, word+"=sk-of-the-example-"+word)
 		}
 	}
 	c, _ := catalogOf(t, text, set...)

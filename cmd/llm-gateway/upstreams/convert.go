@@ -237,7 +237,7 @@ func (u *upstreamForm) timeouts(out *Upstream) error {
 	return nil
 }
 
-func (u *upstreamForm) models(api string) ([]Model, error) {
+func (u *upstreamForm) models(api string) ([]domain.Model, error) {
 	if len(u.Models) == 0 && builtin[u.Name.Text] == "" {
 		return nil, u.wrong(0, "models", "none; only openai, anthropic and gemini have models in the price book")
 	}
@@ -247,16 +247,15 @@ func (u *upstreamForm) models(api string) ([]Model, error) {
 	if slices.ContainsFunc(u.Models, func(m modelForm) bool { return m.Model.Line == 0 }) {
 		return nil, u.wrong(0, "models", "a model's name is missing")
 	}
-	var out []Model
-	var priced []domain.Model
+	var out []domain.Model
 	for i := range u.Models {
 		m, err := u.Models[i].convert(u.Name.Text, api)
 		if err != nil {
 			return nil, err
 		}
-		out, priced = append(out, m), append(priced, m.Model)
+		out = append(out, m)
 	}
-	if _, err := domain.NewPriceBook(priced); err != nil { // asked for its checks
+	if _, err := domain.NewPriceBook(out); err != nil { // asked for its checks
 		return nil, u.locate(err)
 	}
 	return out, nil
@@ -276,7 +275,7 @@ func (u *upstreamForm) locate(err error) error {
 	return u.wrong(0, bad.Field, "%s", bad.Problem)
 }
 
-func (m *modelForm) convert(provider, api string) (out Model, err error) {
+func (m *modelForm) convert(provider, api string) (out domain.Model, err error) {
 	form := m.ModelForm
 	switch {
 	case m.short() && len(m.Versions) > 0:
@@ -289,15 +288,15 @@ func (m *modelForm) convert(provider, api string) (out Model, err error) {
 	if form.Mode.Line == 0 {
 		form.Mode.Text = string(domain.ModeChat)
 	}
-	if out.Model, err = form.Convert(provider); err != nil {
+	if out, err = form.Convert(provider); err != nil {
 		return out, m.inForm(err)
 	}
-	out.UpstreamName = m.Model.Text
+	out.Upstream = m.Model.Text
 	if m.UpstreamModel.Line != 0 {
-		out.UpstreamName = m.UpstreamModel.Text
+		out.Upstream = m.UpstreamModel.Text
 	}
 	inPath := api == TypeAzure || api == TypeGemini
-	if name := out.UpstreamName; name == "" || len(name) > maxUpstreamID || strings.ContainsFunc(name, blankOrControl) ||
+	if name := out.Upstream; name == "" || len(name) > maxUpstreamID || strings.ContainsFunc(name, blankOrControl) ||
 		inPath && strings.ContainsAny(name, "/?#%:\\") {
 		return out, m.Wrong(m.UpstreamModel.Line, "upstream_model", "it must be 1 to %d printable characters without blanks, and at azure and gemini without / ? # %% : and \\", maxUpstreamID)
 	}

@@ -76,20 +76,13 @@ type Upstream struct {
 	// FirstByte bounds the time from the call to the answer's headers, Idle that in which a body brings
 	// nothing.
 	FirstByte, Idle time.Duration
-	Models          []Model // none: a built-in provider's, as the price book has them
+	Models          []domain.Model // with prices as listed, which is how domain.NewPriceBook takes them; none: a built-in provider's, as the price book has them
 }
 
 // Key is one of an upstream's credentials; Weight is as of Upstream.
 type Key struct {
 	Secret secret.Text
 	Weight int
-}
-
-// Model is a model with its prices as listed, which is how domain.NewPriceBook takes them.
-type Model struct {
-	domain.Model
-
-	UpstreamName string // what the upstream calls it; Azure: the deployment
 }
 
 // Options are what the file is read with.
@@ -143,7 +136,7 @@ func (f *File) Models(book []*domain.Model) []*domain.Model {
 	}
 	for i := range f.Upstreams {
 		for j := range f.Upstreams[i].Models {
-			all = append(all, &f.Upstreams[i].Models[j].Model)
+			all = append(all, &f.Upstreams[i].Models[j])
 		}
 	}
 	return all

@@ -151,8 +151,8 @@ func dump(f *File) (lines []string) {
 	return lines
 }
 
-func dumpModel(m *Model) string {
-	line := fmt.Sprintf("  %s/%s %s context=%d output=%d as=%s", m.Provider, m.Name, m.Mode, m.Context, m.MaxOutput, m.UpstreamName)
+func dumpModel(m *domain.Model) string {
+	line := fmt.Sprintf("  %s/%s %s context=%d output=%d as=%s", m.Provider, m.Name, m.Mode, m.Context, m.MaxOutput, m.Upstream)
 	v := &m.Versions[0]
 	for i := range domain.MeterCount {
 		if unit, priced := v.Rates.Get(domain.Meter(i)); priced {
