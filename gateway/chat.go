@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -113,11 +112,11 @@ type delivery struct {
 	h       *hold
 	c       *gin.Context
 	control *http.ResponseController
-	begun   bool            // the client has been sent something
-	text    strings.Builder // what was written to it, for counting
-	flushed int             // so much of text has left for it
-	lost    bool            // text is longer than is kept
-	gone    bool            // the client no longer takes anything
+	begun   bool    // the client has been sent something
+	text    wording // what was written to it, for counting
+	flushed int     // so much of text has left for it
+	lost    bool    // text is longer than is kept
+	gone    bool    // the client no longer takes anything
 }
 
 // stream passes chunks on as they come, and ends with `data: [DONE]` only when the charge is durable.
@@ -160,10 +159,10 @@ func (d *delivery) send(chunk provider.Chunk, stream provider.Stream) {
 	}
 	d.begin()
 	d.frame(chunk.Data)
-	if d.text.Len()+len(chunk.Text) > maxDelivered {
+	if d.text.length()+len(chunk.Text) > maxDelivered {
 		d.lost = true
 	} else {
-		d.text.Write(chunk.Text)
+		d.text.add(chunk.Text)
 	}
 	if !stream.More() {
 		d.flush()
@@ -217,7 +216,7 @@ func (d *delivery) flush() {
 		d.gone = true
 	}
 	if d.begun && (!d.gone || d.h.kept != nil) {
-		d.flushed = d.text.Len()
+		d.flushed = d.text.length()
 	}
 }
 
@@ -264,7 +263,7 @@ func (d *delivery) finish(stream provider.Stream, ended error) error {
 
 func (d *delivery) used(report provider.Report) used {
 	k := d.h.call
-	u := k.measure(report, func() string { return d.text.String()[:d.flushed] })
+	u := k.measure(report, func() string { return d.text.upTo(d.flushed) })
 	if d.lost && u.source == domain.UsageCounted {
 		u.meters[domain.Output] = k.need.OutputTokens
 	}
