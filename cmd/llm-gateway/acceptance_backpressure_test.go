@@ -113,6 +113,7 @@ func TestBackpressure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer resp.Body.Close()
 	r := reply{status: resp.StatusCode, request: resp.Header.Get("x-billing-request-id")}
 	r.readStream(io.TeeReader(resp.Body, came))
 	t.Logf("resident before %.1f MiB, held back %.1f, at most %.1f", float64(before)/(1<<20), float64(held)/(1<<20), float64(most)/(1<<20))
