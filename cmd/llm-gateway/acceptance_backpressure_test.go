@@ -113,8 +113,10 @@ func TestBackpressure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer resp.Body.Close()
 	r := reply{status: resp.StatusCode, request: resp.Header.Get("x-billing-request-id")}
 	r.readStream(io.TeeReader(resp.Body, came))
+	<-p.end // and with it the count of what was sent
 	t.Logf("resident before %.1f MiB, held back %.1f, at most %.1f", float64(before)/(1<<20), float64(held)/(1<<20), float64(most)/(1<<20))
 	if bill := came.n - p.sent.Load(); !r.complete || r.err != nil || bill <= 0 || bill > 200 {
 		t.Errorf("%d bytes came of %d, which leaves %d for the bill: %v", came.n, p.sent.Load(), bill, &r)

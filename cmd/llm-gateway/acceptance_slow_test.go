@@ -25,7 +25,7 @@ const (
 	slowStreams = 1000             // open at once, in full; a tenth of that otherwise
 	slowPieces  = 5                // that have come of each stream when memory is measured
 	slowLimit   = 60 * time.Second // for that, and for the end of all
-	slowBurst   = 100              // events at once, where a stream has many small ones
+	slowBurst   = 20               // events at once, where a stream has many small ones
 	slowWarm    = 32               // streams before the measure begins: what is loaded once is no stream's
 	// slowBytes is what an open stream may cost. In use are 58 KiB: 22 in the buffers of net/http's two
 	// connections, 4 in the reader of events, 19 on the stacks of four goroutines, the rest in two requests
