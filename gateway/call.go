@@ -16,6 +16,7 @@ import (
 	"github.com/tidwall/sjson"
 
 	"llm-gateway/domain"
+	"llm-gateway/gateway/provider/chat"
 )
 
 const (
@@ -37,7 +38,7 @@ type call struct {
 
 	who      *Identity
 	surface  string
-	asked    *chatRequest
+	asked    *chat.Facts
 	header   http.Header
 	body     []byte // what is sent: what the client sent, changed only where it must be
 	bodyHash string // of what the client sent
@@ -68,7 +69,7 @@ func (g *Gateway) prepare(c *gin.Context, surface string, alwaysStream bool) (*c
 	if failed != nil {
 		return nil, failed
 	}
-	k.asked, k.stream = asked, asked.stream || alwaysStream
+	k.asked, k.stream = asked, asked.Stream || alwaysStream
 	return k, g.price(k, alwaysStream)
 }
 
@@ -102,7 +103,7 @@ func readBody(c *gin.Context) ([]byte, error) {
 
 // price finds what the call can be sent to, and the most that it can cost there.
 func (g *Gateway) price(k *call, alwaysStream bool) error {
-	targets, err := k.catalog.route(k.asked.model, k.began, rand.New(rand.NewPCG(k.order, 1))) //nolint:gosec // it spreads load
+	targets, err := k.catalog.route(k.asked.Model, k.began, rand.New(rand.NewPCG(k.order, 1))) //nolint:gosec // it spreads load
 	if err != nil {
 		return err
 	}
@@ -115,17 +116,17 @@ func (g *Gateway) price(k *call, alwaysStream bool) error {
 // rewrite changes the body where it must: the model's own name, streaming, and the usage chunk that
 // the meter needs. Everything else stays byte for byte.
 func (k *call) rewrite(m *domain.Model, alwaysStream bool) error {
-	if name := m.UpstreamName(); k.asked.model != name {
+	if name := m.UpstreamName(); k.asked.Model != name {
 		if err := k.set("model", strconv.Quote(name)); err != nil {
 			return err
 		}
 	}
-	if alwaysStream && !k.asked.stream {
+	if alwaysStream && !k.asked.Stream {
 		if err := k.set("stream", "true"); err != nil {
 			return err
 		}
 	}
-	if k.stream && !k.asked.includeUsage {
+	if k.stream && !k.asked.IncludeUsage {
 		return k.set("stream_options.include_usage", "true")
 	}
 	return nil

@@ -154,7 +154,7 @@ func (d *delivery) send(chunk provider.Chunk, stream provider.Stream) {
 	if d.h.first.IsZero() {
 		d.h.first = d.h.g.now()
 	}
-	if chunk.UsageOnly && !d.h.call.asked.includeUsage {
+	if chunk.UsageOnly && !d.h.call.asked.IncludeUsage {
 		return
 	}
 	d.begin()

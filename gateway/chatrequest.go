@@ -7,7 +7,7 @@ import (
 
 	"github.com/tidwall/gjson"
 
-	"llm-gateway/domain"
+	"llm-gateway/gateway/provider/chat"
 )
 
 // Bounds of what a client may ask for.
@@ -25,43 +25,28 @@ const (
 	outputSlack    = 16 // per choice: some models bill a few closing tokens beyond the maximum
 )
 
-// chatRequest is what the meter needs to know of a chat-completions body.
+// chatRequest reads a chat-completions body into the facts that the meter needs.
 type chatRequest struct {
-	model         string
-	hasMessages   bool
-	stream        bool
-	includeUsage  bool
-	choices       int64 // n
-	maxOutput     int64 // the client's own maximum per choice; 0 = none named
-	inputBytes    int64 // upper bound of the input tokens that the body contains as text
-	opaque        bool  // the input has parts that are not in the body as text
-	images        int64 // images in the body, or linked from it
-	imageBytes    int64 // what they take of inputBytes
-	audioIn       bool
-	audioOut      bool
-	imageOut      bool
-	predictionLen int64 // bytes of a predicted output: rejected predictions are billed as output
-	webSearch     bool
-	serviceTier   string
-	endUser       string
+	chat.Facts
+	hasMessages bool
 }
 
 // parseChat reads a checked body. Whatever could cost money is read strictly; whatever nobody here
 // knows is left to the provider, and the input is then bounded by the model's context window.
-func parseChat(body []byte) (*chatRequest, *Error) {
-	r := &chatRequest{choices: 1, inputBytes: int64(len(body)) + templateTokens}
+func parseChat(body []byte) (*chat.Facts, *Error) {
+	r := &chatRequest{Facts: chat.Facts{Choices: 1, Rounds: 1, InputBytes: int64(len(body))}}
 	var failed *Error
 	gjson.ParseBytes(body).ForEach(func(key, value gjson.Result) bool {
 		failed = r.field(key.String(), value)
 		return failed == nil
 	})
-	if failed == nil && r.model == "" {
+	if failed == nil && r.Model == "" {
 		failed = invalid("missing_model", "model", "You must name a model.")
 	}
 	if failed == nil && !r.hasMessages {
 		failed = invalid("missing_messages", "messages", "You must send messages: an array of at least one.")
 	}
-	return r, failed
+	return &r.Facts, failed
 }
 
 // plainFields can neither cost more than their bytes nor bring input that the body does not show.
@@ -77,37 +62,37 @@ var plainFields = map[string]bool{
 func (r *chatRequest) field(key string, v gjson.Result) *Error {
 	switch key {
 	case "model":
-		return readText(v, key, &r.model)
+		return readText(v, key, &r.Model)
 	case "messages":
 		return r.messages(v)
 	case "stream":
-		return readBool(v, key, &r.stream)
+		return readBool(v, key, &r.Stream)
 	case "stream_options":
 		return r.streamOptions(v)
 	case "n":
-		return readCount(v, key, maxChoices, &r.choices)
+		return readCount(v, key, maxChoices, &r.Choices)
 	case "max_tokens", "max_completion_tokens":
 		var asked int64
 		err := readCount(v, key, maxAskedToken, &asked)
-		r.maxOutput = max(r.maxOutput, asked)
+		r.MaxOutput = max(r.MaxOutput, asked)
 		return err
 	case "tools", "functions":
 		return r.tools(v, key)
 	case "response_format":
-		r.inputBytes += toolTokens
+		r.InputBytes += toolTokens
 	case "modalities":
 		return r.modalities(v)
 	case "audio":
-		r.audioOut = r.audioOut || v.Type != gjson.Null
+		r.AudioOut = r.AudioOut || v.Type != gjson.Null
 	case "prediction":
-		r.predictionLen = int64(len(v.Raw))
+		r.PredictionLen = int64(len(v.Raw))
 	case "web_search_options":
 		searches := v.Type != gjson.Null
-		r.webSearch, r.opaque = searches, r.opaque || searches
+		r.WebSearch, r.Opaque = searches, r.Opaque || searches
 	case "service_tier":
-		return readText(v, key, &r.serviceTier)
+		return readText(v, key, &r.ServiceTier)
 	case "user":
-		return readText(v, key, &r.endUser)
+		return readText(v, key, &r.EndUser)
 	default:
 		return r.other(key, v)
 	}
@@ -125,7 +110,7 @@ func (r *chatRequest) other(key string, v gjson.Result) *Error {
 		}
 	}
 	if !plainFields[key] && v.Type != gjson.Null {
-		r.opaque = true
+		r.Opaque = true
 	}
 	return nil
 }
@@ -173,7 +158,7 @@ func (r *chatRequest) streamOptions(v gjson.Result) *Error {
 	if !v.IsObject() {
 		return invalid("invalid_type", "stream_options", "`stream_options` must be an object.")
 	}
-	return readBool(v.Get("include_usage"), "stream_options.include_usage", &r.includeUsage)
+	return readBool(v.Get("include_usage"), "stream_options.include_usage", &r.IncludeUsage)
 }
 
 func (r *chatRequest) tools(v gjson.Result, param string) *Error {
@@ -184,9 +169,9 @@ func (r *chatRequest) tools(v gjson.Result, param string) *Error {
 		return invalid("invalid_type", param, "`"+param+"` must be an array.")
 	}
 	v.ForEach(func(_, tool gjson.Result) bool {
-		r.inputBytes += toolTokens
+		r.InputBytes += toolTokens
 		if kind := tool.Get("type").String(); param == "tools" && kind != "function" && kind != "custom" {
-			r.opaque = true // a tool that the provider runs reads what we do not see
+			r.Opaque = true // a tool that the provider runs reads what we do not see
 		}
 		return true
 	})
@@ -210,9 +195,9 @@ func (r *chatRequest) modalities(v gjson.Result) *Error {
 			failed = wrong
 		case kind.Str == "text":
 		case kind.Str == "audio":
-			r.audioOut = true
+			r.AudioOut = true
 		case kind.Str == "image":
-			r.imageOut = true
+			r.ImageOut = true
 		default:
 			failed = invalid("invalid_value", "modalities", fmt.Sprintf("Unknown modality %q.", cut(kind.Str)))
 		}
@@ -253,7 +238,7 @@ func (r *chatRequest) message(i int, m gjson.Result) *Error {
 		case "name", "tool_calls", "tool_call_id", "function_call", "refusal", "reasoning", "reasoning_content", "annotations",
 			"thinking_blocks", "extra_content", "cache_control":
 		default: // an earlier audio answer by its id, and whatever else we cannot see
-			r.opaque = r.opaque || v.Type != gjson.Null
+			r.Opaque = r.Opaque || v.Type != gjson.Null
 		}
 		return failed == nil
 	})
@@ -285,7 +270,7 @@ func (r *chatRequest) part(part gjson.Result) {
 		switch name := key.String(); name {
 		case "type":
 			kind = v.String()
-			r.audioIn = r.audioIn || kind == "input_audio"
+			r.AudioIn = r.AudioIn || kind == "input_audio"
 		case "cache_control":
 		default:
 			if v.Type != gjson.Null {
@@ -297,43 +282,9 @@ func (r *chatRequest) part(part gjson.Result) {
 	switch {
 	case (kind == "text" || kind == "refusal") && len(others) == 1 && others[kind]:
 	case kind == "image_url" && len(others) == 1 && others[kind]:
-		r.images++
-		r.imageBytes += int64(len(part.Raw))
+		r.Images++
+		r.ImageBytes += int64(len(part.Raw))
 	default:
-		r.opaque = true
+		r.Opaque = true
 	}
 }
-
-// need is the most that the request can use of a target.
-func (r *chatRequest) need(t *target) domain.Need {
-	m, window := t.model, t.model.Context
-	n := domain.Need{
-		InputTokens: r.inputBytes + t.terms.Overhead, AudioIn: r.audioIn, AudioOut: r.audioOut, ImageOut: r.imageOut,
-		ServiceTier: r.serviceTier, WebSearches: t.terms.Searches,
-	}
-	unseen := r.opaque
-	if r.images > 0 {
-		unseen = unseen || t.terms.ImageTokens == 0
-		n.InputTokens += r.images*t.terms.ImageTokens - r.imageBytes
-	}
-	if unseen || n.InputTokens > window {
-		n.InputTokens = window
-	}
-	n.InputTokens = min(n.InputTokens*max(1, t.terms.Rounds), domain.MaxTokens)
-	if n.WebSearches == 0 && (m.AlwaysSearches || r.webSearch) {
-		n.WebSearches = 1
-	}
-	n.OutputTokens = r.outputBound(r.maxOutput, m)
-	return n
-}
-
-// outputBound is the output of all choices where each may have most tokens; 0 = the model's maximum.
-func (r *chatRequest) outputBound(most int64, m *domain.Model) int64 {
-	if most == 0 {
-		most = m.OutputLimit()
-	}
-	return (most + r.outputOverhead()) * r.choices
-}
-
-// outputOverhead is what a choice can be billed beyond its maximum.
-func (r *chatRequest) outputOverhead() int64 { return outputSlack + r.predictionLen }

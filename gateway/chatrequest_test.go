@@ -11,6 +11,7 @@ import (
 
 	"llm-gateway/domain"
 	"llm-gateway/gateway/provider"
+	"llm-gateway/gateway/provider/chat"
 )
 
 // seeds are bodies to begin fuzzing with: good ones, hostile ones, and all fields that are read.
@@ -48,7 +49,7 @@ func FuzzChatRequest(f *testing.F) {
 		checkBounds(t, r, m)
 		checkAgreement(t, r, body)
 		for _, always := range []bool{false, true} {
-			k := &call{asked: r, body: body, stream: r.stream || always}
+			k := &call{asked: r, body: body, stream: r.Stream || always}
 			if err := k.rewrite(m, always); err != nil {
 				t.Fatalf("%q cannot be rewritten: %v", body, err)
 			}
@@ -91,13 +92,13 @@ func checkFailure(t *testing.T, e *Error) {
 	}
 }
 
-func checkBounds(t *testing.T, r *chatRequest, m *domain.Model) {
+func checkBounds(t *testing.T, r *chat.Facts, m *domain.Model) {
 	t.Helper()
-	n := r.need(&target{model: m})
-	if r.choices < 1 || r.choices > maxChoices || r.maxOutput < 0 || r.maxOutput > maxAskedToken || r.model == "" {
+	n := needOf(r, &target{model: m})
+	if r.Choices < 1 || r.Choices > maxChoices || r.MaxOutput < 0 || r.MaxOutput > maxAskedToken || r.Model == "" {
 		t.Fatalf("accepted %+v", r)
 	}
-	if n.InputTokens < 1 || n.InputTokens > m.Context || n.OutputTokens < r.choices*max(1, r.maxOutput) || n.WebSearches < 0 || n.WebSearches > 1 {
+	if n.InputTokens < 1 || n.InputTokens > m.Context || n.OutputTokens < r.Choices*max(1, r.MaxOutput) || n.WebSearches < 0 || n.WebSearches > 1 {
 		t.Fatalf("%+v needs %+v", r, n)
 	}
 }
@@ -133,7 +134,7 @@ func value[T any](p *T, otherwise T) T {
 	return *p
 }
 
-func checkAgreement(t *testing.T, r *chatRequest, body []byte) {
+func checkAgreement(t *testing.T, r *chat.Facts, body []byte) {
 	t.Helper()
 	// Roles and options may be spelt in other cases below the top: exact there, so not compared.
 	var top map[string]json.RawMessage
@@ -144,12 +145,12 @@ func checkAgreement(t *testing.T, r *chatRequest, body []byte) {
 		return
 	}
 	d := decode(t, body)
-	if d.Model != r.model || value(d.N, 1) != r.choices || max(value(d.MaxTokens, 0), value(d.MaxCompletion, 0)) != r.maxOutput ||
-		value(d.Stream, false) != r.stream || value(d.User, "") != r.endUser || value(d.ServiceTier, "") != r.serviceTier || len(d.Messages) == 0 {
+	if d.Model != r.Model || value(d.N, 1) != r.Choices || max(value(d.MaxTokens, 0), value(d.MaxCompletion, 0)) != r.MaxOutput ||
+		value(d.Stream, false) != r.Stream || value(d.User, "") != r.EndUser || value(d.ServiceTier, "") != r.ServiceTier || len(d.Messages) == 0 {
 		t.Fatalf("%q is read as %+v, and by encoding/json as %+v", body, r, d)
 	}
-	if d.StreamOptions != nil && value(d.StreamOptions.IncludeUsage, false) != r.includeUsage {
-		t.Fatalf("%q: usage asked: %t", body, r.includeUsage)
+	if d.StreamOptions != nil && value(d.StreamOptions.IncludeUsage, false) != r.IncludeUsage {
+		t.Fatalf("%q: usage asked: %t", body, r.IncludeUsage)
 	}
 }
 
@@ -181,8 +182,8 @@ func checkRewritten(t *testing.T, k *call, body []byte) {
 	if failed != nil {
 		t.Fatalf("%q was rewritten to %q: %v", body, k.body, failed)
 	}
-	if again.model != k.model.Name || again.stream != k.stream || k.stream && !again.includeUsage ||
-		again.choices != k.asked.choices || again.opaque != k.asked.opaque || again.maxOutput < 7 {
+	if again.Model != k.model.Name || again.Stream != k.stream || k.stream && !again.IncludeUsage ||
+		again.Choices != k.asked.Choices || again.Opaque != k.asked.Opaque || again.MaxOutput < 7 {
 		t.Fatalf("%q was rewritten to %q: %+v", body, k.body, again)
 	}
 	if top := gjson.ParseBytes(k.body).Get("messages").Raw; top != gjson.GetBytes(body, "messages").Raw {
@@ -227,7 +228,7 @@ func TestNeed(t *testing.T) {
 		if c.input < 0 {
 			want = m.Context
 		}
-		if n := r.need(&target{model: m}); n.InputTokens != want || n.OutputTokens != c.output {
+		if n := needOf(r, &target{model: m}); n.InputTokens != want || n.OutputTokens != c.output {
 			t.Errorf("%.60s: %d in, %d out; want %d, %d", c.more, n.InputTokens, n.OutputTokens, want, c.output)
 		}
 	}
@@ -250,8 +251,8 @@ func TestNeed(t *testing.T) {
 		`{"role":"assistant","content":"x","refusal":null,"annotations":[{"type":"url_citation","url_citation":{"url":"u"}}]}`: false,
 	} {
 		r, failed := parseChat([]byte(`{"model":"m","messages":[` + message + `]}`))
-		if failed != nil || r.opaque != opaque {
-			t.Errorf("%s: opaque: %t, %v", message, r.opaque, failed)
+		if failed != nil || r.Opaque != opaque {
+			t.Errorf("%s: opaque: %t, %v", message, r.Opaque, failed)
 		}
 	}
 }
@@ -283,11 +284,11 @@ func TestNeedOfImages(t *testing.T) {
 		if c.want < 0 {
 			want = m.Context
 		}
-		if n := r.need(&target{model: m, terms: c.terms}); n.InputTokens != want {
+		if n := needOf(r, &target{model: m, terms: c.terms}); n.InputTokens != want {
 			t.Errorf("%.40s %+v: %d, want %d", c.parts, c.terms, n.InputTokens, want)
 		}
 	}
-	searching := (&chatRequest{choices: 1, inputBytes: 100, webSearch: true}).need(&target{model: m, terms: provider.Terms{Searches: 5, Rounds: 6}})
+	searching := needOf(&chat.Facts{Choices: 1, InputBytes: 36, WebSearch: true}, &target{model: m, terms: provider.Terms{Searches: 5, Rounds: 6}})
 	if searching.WebSearches != 5 || searching.InputTokens != 600 {
 		t.Errorf("%+v", searching)
 	}
@@ -298,8 +299,8 @@ func TestNeedOfImages(t *testing.T) {
 func TestNeedBeyondCounting(t *testing.T) {
 	t.Parallel()
 	m := &domain.Model{Name: "m", Context: 100_000, MaxOutput: 5_000}
-	r := &chatRequest{model: "m", choices: maxChoices, maxOutput: maxAskedToken, predictionLen: maxBody}
-	if n := r.need(&target{model: m}); n.OutputTokens <= domain.MaxTokens {
+	r := &chat.Facts{Model: "m", Choices: maxChoices, MaxOutput: maxAskedToken, PredictionLen: maxBody}
+	if n := needOf(r, &target{model: m}); n.OutputTokens <= domain.MaxTokens {
 		t.Errorf("%+v", n)
 	}
 }

@@ -103,7 +103,7 @@ func (g *Gateway) smallest(k *call) (counted, least domain.Amount, err error) {
 	if err != nil || !g.mayCap(k) {
 		return bound.Amount, bound.Amount, err
 	}
-	need.OutputTokens = k.asked.outputBound(1, k.model)
+	need.OutputTokens = outputBound(k.asked, 1, k.model)
 	lowest, err := k.version.Bound(need)
 	return bound.Amount, lowest.Amount, err
 }

@@ -120,11 +120,11 @@ func (g *Gateway) shrink(k *call, spendable domain.Amount) (bool, error) {
 	if !g.mayCap(k) {
 		return false, nil
 	}
-	affords, err := k.version.AffordableOutput(spendable, k.need, k.asked.choices)
+	affords, err := k.version.AffordableOutput(spendable, k.need, k.asked.Choices)
 	if err != nil {
 		return false, needError(err)
 	}
-	affords -= k.asked.outputOverhead()
+	affords -= outputOverhead(k.asked)
 	if affords < 1 || k.cap != 0 && affords >= k.cap || affords >= k.model.OutputLimit() {
 		return false, nil
 	}
@@ -133,7 +133,7 @@ func (g *Gateway) shrink(k *call, spendable domain.Amount) (bool, error) {
 
 // mayCap says whether the call's output may be cut down to what the balance affords.
 func (g *Gateway) mayCap(k *call) bool {
-	return g.reservePolicy == ReserveCap && k.asked.maxOutput == 0
+	return g.reservePolicy == ReserveCap && k.asked.MaxOutput == 0
 }
 
 // reserveOp is what reserves the call's bound.
@@ -142,9 +142,9 @@ func (h *hold) reserveOp() domain.Reserve {
 	return domain.Reserve{
 		RequestID: h.id, Amount: most.bound.Amount,
 		Data: domain.ReserveData{
-			Surface: k.surface, Model: domain.CleanText(k.asked.model, domain.MaxForeignText), Stream: k.stream,
+			Surface: k.surface, Model: domain.CleanText(k.asked.Model, domain.MaxForeignText), Stream: k.stream,
 			Bound: most.bound, PriceVersion: most.version.ID, BodyHash: k.bodyHash, MaxOutput: most.need.OutputTokens,
-			IdempotencyKey: k.key, KeyID: k.who.KeyID, EndUser: endUser(k.asked.endUser), Owner: h.g.owner,
+			IdempotencyKey: k.key, KeyID: k.who.KeyID, EndUser: endUser(k.asked.EndUser), Owner: h.g.owner,
 		},
 	}
 }

@@ -17,6 +17,7 @@ type target struct {
 	terms    provider.Terms
 	need     domain.Need
 	bound    domain.Bound // the price of need
+	foreign  chat.Foreign // by way of which it is asked; nil = in the request's own form
 	exact    int64        // what exactInput found; 0 = not asked yet
 }
 
@@ -26,7 +27,7 @@ func (k *call) aim(targets []*target) error {
 	for i, t := range targets {
 		err := k.ready(t)
 		if err == nil {
-			t.need = k.asked.need(t)
+			t.need = needOf(k.asked, t)
 			err = t.rebound()
 		}
 		if err == nil {
@@ -106,7 +107,7 @@ func (k *call) exactInput(t *target) int64 {
 		return t.exact
 	}
 	t.exact = t.need.InputTokens
-	if k.asked.opaque || k.asked.images > 0 {
+	if k.asked.Opaque || k.asked.Images > 0 {
 		return t.exact
 	}
 	if tokens, exact := provider.CountPrompt(t.model.UpstreamName(), k.body); exact {
@@ -137,7 +138,7 @@ func (k *call) capOutput(perChoice int64) error {
 		if err := k.ready(t); err != nil {
 			return err
 		}
-		t.need.OutputTokens = k.asked.outputBound(perChoice, t.model)
+		t.need.OutputTokens = outputBound(k.asked, perChoice, t.model)
 		if err := t.rebound(); err != nil {
 			return err
 		}
@@ -145,3 +146,46 @@ func (k *call) capOutput(perChoice int64) error {
 	k.dropDearer()
 	return nil
 }
+
+// needOf is the most that a request can use of a target.
+func needOf(f *chat.Facts, t *target) domain.Need {
+	m := t.model
+	n := domain.Need{
+		InputTokens: f.InputBytes + templateTokens + t.terms.Overhead, AudioIn: f.AudioIn, AudioOut: f.AudioOut, ImageOut: f.ImageOut,
+		ServiceTier: f.ServiceTier, WebSearches: t.searches(f),
+	}
+	unseen := f.Opaque
+	if f.Images > 0 {
+		unseen = unseen || t.terms.ImageTokens == 0
+		n.InputTokens += f.Images*t.terms.ImageTokens - f.ImageBytes
+	}
+	if unseen || n.InputTokens > m.Context {
+		n.InputTokens = m.Context
+	}
+	n.InputTokens = min(n.InputTokens*max(1, t.terms.Rounds, f.Rounds), domain.MaxTokens)
+	if n.WebSearches == 0 && (m.AlwaysSearches || f.WebSearch) {
+		n.WebSearches = 1
+	}
+	n.OutputTokens = outputBound(f, f.MaxOutput, m)
+	return n
+}
+
+// searches is how many web searches a target can be caused to make, as far as it limits and reports them; 0
+// where it does not.
+func (t *target) searches(f *chat.Facts) int64 {
+	if t.foreign == nil {
+		return max(f.Searches, t.terms.Searches)
+	}
+	return t.terms.Searches
+}
+
+// outputBound is the output of all choices where each may have most tokens; 0 = the model's maximum.
+func outputBound(f *chat.Facts, most int64, m *domain.Model) int64 {
+	if most == 0 {
+		most = m.OutputLimit()
+	}
+	return (most + outputOverhead(f)) * f.Choices
+}
+
+// outputOverhead is what a choice can be billed beyond its maximum.
+func outputOverhead(f *chat.Facts) int64 { return outputSlack + f.PredictionLen }

@@ -145,12 +145,12 @@ func (h *hold) commitData(u used, charge domain.Charge) domain.CommitData {
 		ttft = h.first.Sub(k.began)
 	}
 	return domain.CommitData{
-		Surface: k.surface, ModelRequested: domain.CleanText(k.asked.model, domain.MaxForeignText), ModelServed: served,
+		Surface: k.surface, ModelRequested: domain.CleanText(k.asked.Model, domain.MaxForeignText), ModelServed: served,
 		Provider: k.model.Provider, Attempts: h.tried, Meters: u.meters, Lines: charge.Lines,
 		PriceVersion: charge.PriceVersion, CostLines: charge.Lines, UsageSource: u.source, CountedBy: countedBy,
 		FinishReason: u.report.FinishReason, Stream: k.stream, ServiceTier: u.report.ServiceTier,
 		TTFTMillis: ttft.Milliseconds(), LatencyMillis: latency.Milliseconds(),
-		KeyID: k.who.KeyID, EndUser: endUser(k.asked.endUser),
+		KeyID: k.who.KeyID, EndUser: endUser(k.asked.EndUser),
 	}
 }
 
