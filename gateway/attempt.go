@@ -136,7 +136,7 @@ func retryAfter(header string, now time.Time) (time.Duration, bool) {
 func (h *hold) open(d *delivery) (stream provider.Stream, chunk provider.Chunk, err error) {
 	failed := h.attempts(func() error {
 		var refused error
-		if stream, refused = h.call.upstream.Stream(h.ctx, h.call.request); refused != nil {
+		if stream, refused = h.call.target.stream(h.ctx); refused != nil {
 			stream = nil
 			return refused
 		}

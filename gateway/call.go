@@ -9,7 +9,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -36,41 +35,61 @@ type call struct {
 	catalog *Catalog
 	order   uint64 // random: which keys and providers it gets
 
-	who      *Identity
-	surface  string
-	asked    *chat.Facts
-	header   http.Header
-	body     []byte // what is sent: what the client sent, changed only where it must be
-	bodyHash string // of what the client sent
-	key      string // its Idempotency-Key, or ""
-	began    time.Time
-	stream   bool
-	cap      int64 // output tokens per choice that the balance affords; 0 = not capped
+	who            *Identity
+	door           *door
+	asking         *asking     // what the client sent
+	asked          *chat.Facts // what the meter needs of it
+	header         http.Header
+	body           []byte       // what is sent: what the client sent, changed only where it must be
+	chat           []byte       // the same as a chat completion, for those who do not speak the client's API; nil = not made
+	foreignRequest chat.Foreign // what chat was made by
+	bodyHash       string       // of what the client sent
+	key            string       // its Idempotency-Key, or ""
+	began          time.Time
+	stream         bool
+	cap            int64 // output tokens per choice that the balance affords; 0 = not capped
 }
 
 // prepare reads a request up to the point where only money is missing. Nothing has been charged, and
 // no error from here costs anything.
-func (g *Gateway) prepare(c *gin.Context, surface string, alwaysStream bool) (*call, error) {
-	k := &call{who: identityOf(c), surface: surface, header: c.Request.Header, began: g.now(), catalog: g.catalog(), order: rand.Uint64()}
+func (g *Gateway) prepare(c *gin.Context) (*call, error) {
+	k := &call{who: identityOf(c), door: doorOf(c), asking: &asking{}, header: c.Request.Header, began: g.now(), catalog: g.catalog(), order: rand.Uint64()} //nolint:gosec // it spreads load
 	var err error
 	if k.key, err = readKey(c); err != nil {
 		return nil, err
 	}
+	if err := k.read(c); err != nil {
+		return nil, err
+	}
+	asked, err := k.door.facts(k.asking)
+	if err != nil {
+		return nil, unsupported(err)
+	}
+	k.asked, k.stream = asked, asked.Stream || k.asking.stream
+	return k, g.price(k)
+}
+
+// read reads the path and the body, and keeps a digest of both.
+func (k *call) read(c *gin.Context) error {
+	if k.door.ask != nil {
+		if err := k.door.ask(c, k.asking); err != nil {
+			return err
+		}
+	}
 	body, err := readBody(c)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	sum := sha256.Sum256(body)
-	k.body, k.bodyHash = body, hex.EncodeToString(sum[:])
+	digest := sha256.New()
+	if !k.door.isChat() { // the same text is another request elsewhere
+		fmt.Fprintf(digest, "%s\n%s\n%s\n", k.door.surface, k.asking.method, k.asking.model)
+	}
+	digest.Write(body)
+	k.asking.body, k.body, k.bodyHash = body, body, hex.EncodeToString(digest.Sum(nil))
 	if err := checkJSON(body); err != nil {
-		return nil, err
+		return err
 	}
-	asked, failed := parseChat(body)
-	if failed != nil {
-		return nil, failed
-	}
-	k.asked, k.stream = asked, asked.Stream || alwaysStream
-	return k, g.price(k, alwaysStream)
+	return nil
 }
 
 // readBody reads the whole body within its bound.
@@ -102,43 +121,44 @@ func readBody(c *gin.Context) ([]byte, error) {
 }
 
 // price finds what the call can be sent to, and the most that it can cost there.
-func (g *Gateway) price(k *call, alwaysStream bool) error {
+func (g *Gateway) price(k *call) error {
 	targets, err := k.catalog.route(k.asked.Model, k.began, rand.New(rand.NewPCG(k.order, 1))) //nolint:gosec // it spreads load
 	if err != nil {
 		return err
 	}
-	if err := k.rewrite(targets[0].model, alwaysStream); err != nil {
-		return err
+	if k.door.isChat() {
+		if err := k.rewrite(targets[0].model); err != nil {
+			return err
+		}
 	}
 	return k.aim(targets)
 }
 
-// rewrite changes the body where it must: the model's own name, streaming, and the usage chunk that
-// the meter needs. Everything else stays byte for byte.
-func (k *call) rewrite(m *domain.Model, alwaysStream bool) error {
+// rewrite changes the body of a chat completion where it must: the model's own name, streaming, and the
+// usage chunk that the meter needs. Everything else stays byte for byte.
+func (k *call) rewrite(m *domain.Model) error {
 	if name := m.UpstreamName(); k.asked.Model != name {
-		if err := k.set("model", strconv.Quote(name)); err != nil {
+		if err := set(&k.body, "model", name); err != nil {
 			return err
 		}
 	}
-	if alwaysStream && !k.asked.Stream {
-		if err := k.set("stream", "true"); err != nil {
+	if k.asking.stream && !k.asked.Stream {
+		if err := set(&k.body, "stream", true); err != nil {
 			return err
 		}
 	}
 	if k.stream && !k.asked.IncludeUsage {
-		return k.set("stream_options.include_usage", "true")
+		return set(&k.body, "stream_options.include_usage", true)
 	}
 	return nil
 }
 
-func itoa(n int64) string { return strconv.FormatInt(n, 10) }
-
-func (k *call) set(path, raw string) error {
-	body, err := sjson.SetRawBytes(k.body, path, []byte(raw))
+// set changes one value of a body.
+func set(body *[]byte, path string, value any) error {
+	out, err := sjson.SetBytes(*body, path, value)
 	if err != nil {
 		return internal(fmt.Errorf("rewriting %s: %w", path, err))
 	}
-	k.body = body
+	*body = out
 	return nil
 }

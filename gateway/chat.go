@@ -16,7 +16,6 @@ import (
 )
 
 const (
-	surfaceChat = "chat_completions"
 	// writeTime bounds one write to a client: one that does not take so much in that time is gone.
 	writeTime = 30 * time.Second
 	writePart = 32 << 10
@@ -24,12 +23,6 @@ const (
 	// Beyond it the bound is charged.
 	maxDelivered = 8 << 20
 )
-
-// chatCompletions is POST /v1/chat/completions.
-func (g *Gateway) chatCompletions(c *gin.Context) error { return g.meter(c, surfaceChat, false) }
-
-// chatCompletionsStream is POST /v1/chat/completions/stream: it always streams.
-func (g *Gateway) chatCompletionsStream(c *gin.Context) error { return g.meter(c, surfaceChat, true) }
 
 // announce sets the headers that are known before the first byte.
 func (h *hold) announce(header http.Header) {
@@ -43,7 +36,7 @@ func (h *hold) announce(header http.Header) {
 func (h *hold) complete(c *gin.Context) error {
 	var answer *provider.Completion
 	err := h.attempts(func() (err error) {
-		answer, err = h.call.upstream.Complete(h.ctx, h.call.request)
+		answer, err = h.call.target.complete(h.ctx)
 		return err
 	})
 	if err != nil {
@@ -115,13 +108,15 @@ type delivery struct {
 	begun   bool    // the client has been sent something
 	text    wording // what was written to it, for counting
 	flushed int     // so much of text has left for it
-	lost    bool    // text is longer than is kept
-	gone    bool    // the client no longer takes anything
+	events  framing
+	last    []byte // the frame that ends the answer, which waits for the charge; nil = none yet
+	lost    bool   // text is longer than is kept
+	gone    bool   // the client no longer takes anything
 }
 
 // stream passes chunks on as they come, and ends with `data: [DONE]` only when the charge is durable.
 func (h *hold) stream(c *gin.Context) error {
-	d := &delivery{h: h, c: c, control: controllerOf(c)}
+	d := &delivery{h: h, c: c, control: controllerOf(c), events: framing{list: h.call.asking.list}}
 	stream, chunk, err := h.open(d)
 	if stream == nil {
 		return h.fail(err)
@@ -157,8 +152,7 @@ func (d *delivery) send(chunk provider.Chunk, stream provider.Stream) {
 	if chunk.UsageOnly && !d.h.call.asked.IncludeUsage {
 		return
 	}
-	d.begin()
-	d.frame(chunk.Data)
+	d.frame(&chunk)
 	if d.text.length()+len(chunk.Text) > maxDelivered {
 		d.lost = true
 	} else {
@@ -175,37 +169,32 @@ func (d *delivery) begin() {
 		return
 	}
 	d.begun = true
-	streamHeader(d.c)
+	d.events.header(d.c)
 }
 
-// streamHeader sets the headers of an event stream.
-func streamHeader(c *gin.Context) {
-	header := c.Writer.Header()
-	header.Set("Content-Type", "text/event-stream; charset=utf-8")
-	header.Set("Cache-Control", "no-cache")
-	header.Set("X-Accel-Buffering", "no")
-	c.Status(http.StatusOK)
-}
-
-var frameBegin, frameEnd = []byte("data: "), []byte("\n\n")
-
-// frame sends one event, and keeps it where the answer is kept.
-func (d *delivery) frame(data []byte) {
-	d.h.kept.add(frameBegin, data, frameEnd)
-	d.write("data: ", data, "\n\n")
+// frame sends one event, and keeps it where the answer is kept. The one that ends the answer waits.
+func (d *delivery) frame(chunk *provider.Chunk) {
+	before, after := d.events.around(chunk.Event)
+	d.h.kept.add(before, chunk.Data, after)
+	if chunk.Last {
+		d.last = slices.Concat(before, chunk.Data, after)
+		return
+	}
+	d.begin()
+	d.write(before, chunk.Data, after)
 }
 
 // write writes to the client. After a failure it counts as gone.
-func (d *delivery) write(before string, data []byte, after string) {
+func (d *delivery) write(parts ...[]byte) {
 	if d.gone {
 		return
 	}
 	d.control.SetWriteDeadline(time.Now().Add(writeTime)) //nolint:errcheck // a writer without deadlines has none to set
-	_, err1 := io.WriteString(d.c.Writer, before)
-	_, err2 := d.c.Writer.Write(data)
-	_, err3 := io.WriteString(d.c.Writer, after)
-	if errors.Join(err1, err2, err3) != nil {
-		d.gone = true
+	for _, part := range parts {
+		if _, err := d.c.Writer.Write(part); err != nil {
+			d.gone = true
+			return
+		}
 	}
 }
 
@@ -238,9 +227,12 @@ func (d *delivery) finish(stream provider.Stream, ended error) error {
 	var failure []byte
 	if whole {
 		ended = nil
+		if d.last != nil { // it goes out when it is paid for
+			d.flushed = d.text.length()
+		}
 	} else {
 		failure = d.failure(ended)
-		h.kept.add(frameBegin, failure, frameEnd)
+		h.kept.add(failure)
 	}
 	h.attempted(ended)
 	u := d.used(report)
@@ -273,26 +265,28 @@ func (d *delivery) used(report provider.Report) used {
 // done ends a whole stream: the bill as a comment, which clients pass over, then the last byte.
 func (d *delivery) done(r receipt) {
 	d.begin()
-	d.write(r.comment(d.h.id), []byte("data: [DONE]"), "\n\n")
+	d.write(d.events.end(d.h.call.door, d.last, r.comment(d.h.id))...)
 	d.flush()
 }
 
 // failure is the error event of a stream that broke off: the provider's own where it sent one.
 func (d *delivery) failure(cause error) []byte {
-	if failed := new(provider.Error); errors.As(cause, &failed) && failed.Body != nil {
-		return failed.Body
-	}
 	e := new(Error)
 	errors.As(d.h.failure(cause), &e)
-	return e.body()
+	if failed := new(provider.Error); errors.As(cause, &failed) && failed.Body != nil {
+		e.Body = failed.Body
+	}
+	door := d.h.call.door
+	before, after := d.events.around(door.event)
+	return slices.Concat(before, door.failure(e), after)
 }
 
-// cut ends a stream that broke off, so that it fails in the client: an error event and no [DONE].
+// cut ends a stream that broke off, so that it fails in the client: an error event and no end.
 func (d *delivery) cut(failure []byte) {
 	if d.gone {
 		return
 	}
 	d.begin()
-	d.write("data: ", failure, "\n\n")
+	d.write(failure)
 	d.flush()
 }

@@ -49,8 +49,8 @@ func FuzzChatRequest(f *testing.F) {
 		checkBounds(t, r, m)
 		checkAgreement(t, r, body)
 		for _, always := range []bool{false, true} {
-			k := &call{asked: r, body: body, stream: r.Stream || always}
-			if err := k.rewrite(m, always); err != nil {
+			k := &call{door: chatDoor, asking: &asking{stream: always}, asked: r, body: body, stream: r.Stream || always}
+			if err := k.rewrite(m); err != nil {
 				t.Fatalf("%q cannot be rewritten: %v", body, err)
 			}
 			k.targets = []*target{{model: m, version: version, upstream: provider.NewSimulated()}}
@@ -87,7 +87,7 @@ func pricedModel(t testing.TB) (*domain.Model, *domain.PriceVersion) {
 
 func checkFailure(t *testing.T, e *Error) {
 	t.Helper()
-	if e.Status != 400 || e.Code == "" || len(e.Message) > 500 || !utf8.Valid(e.body()) || !json.Valid(e.body()) {
+	if e.Status != 400 || e.Code == "" || len(e.Message) > 500 || !utf8.Valid(openAIFailure(e)) || !json.Valid(openAIFailure(e)) {
 		t.Fatalf("a strange refusal: %+v", e)
 	}
 }

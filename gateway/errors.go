@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strconv"
@@ -23,6 +22,7 @@ type Error struct {
 	RetryAfter int    // seconds; 0 = no header
 	retryAfter string // a provider's own Retry-After, as it said it
 	Body       []byte // a provider's own error object, passed on instead of ours
+	native     []byte // the same in the form of the surface that the client speaks
 	cause      error  // for the log only
 }
 
@@ -110,7 +110,7 @@ func providerError(name string, err error) *Error {
 			out.Message = "The provider " + name + " refused for want of credit. This is for the gateway's operator to mend."
 			return out
 		}
-		out.Status, out.Body, out.retryAfter = failed.Status, failed.Body, failed.RetryAfter
+		out.Status, out.Body, out.native, out.retryAfter = failed.Status, failed.Body, failed.Native, failed.RetryAfter
 		out.Type, out.Message = typeInvalid, "The provider "+name+" refused the request with status "+strconv.Itoa(failed.Status)+"."
 		if failed.Status == http.StatusTooManyRequests {
 			out.Type, out.Code = "rate_limit_error", "rate_limit_exceeded"
@@ -128,28 +128,6 @@ func providerError(name string, err error) *Error {
 
 // statusClientClosed is nginx's status for a client that went away: nobody reads it but the log.
 const statusClientClosed = 499
-
-// body is the error in OpenAI's shape.
-func (e *Error) body() []byte {
-	if e.Body != nil {
-		return e.Body
-	}
-	type object struct {
-		Message string  `json:"message"`
-		Type    string  `json:"type"`
-		Param   *string `json:"param"`
-		Code    string  `json:"code"`
-	}
-	o := object{Message: e.Message, Type: e.Type, Code: e.Code}
-	if e.Param != "" {
-		o.Param = &e.Param
-	}
-	out, err := json.Marshal(map[string]object{"error": o})
-	if err != nil { // strings always encode
-		return []byte(`{"error":{"message":"internal error","type":"server_error","param":null,"code":"internal_error"}}`)
-	}
-	return out
-}
 
 // handler is an endpoint: it answers, or returns the error to answer with.
 type handler func(c *gin.Context) error
@@ -181,5 +159,5 @@ func (g *Gateway) fail(c *gin.Context, err error) {
 		c.Header("Retry-After", strconv.Itoa(e.RetryAfter))
 	}
 	writeSoon(c)
-	c.Data(e.Status, "application/json; charset=utf-8", e.body())
+	c.Data(e.Status, "application/json; charset=utf-8", doorOf(c).failure(e))
 }

@@ -296,5 +296,9 @@ func (h *hold) failure(err error) error {
 			err = &provider.Error{Kind: provider.KindTimeout, Provider: name, Reason: cause.Error()}
 		}
 	}
-	return providerError(name, err)
+	e := providerError(name, err)
+	if h.call.foreign != nil { // it was asked in another form than the client's
+		e.native = nil
+	}
+	return e
 }

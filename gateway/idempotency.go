@@ -112,7 +112,7 @@ func (g *Gateway) replay(c *gin.Context, k *call, first uuid.UUID) error {
 	header.Set("x-billing-request-id", first.String())
 	header.Set(headerReplayed, "true")
 	if k.stream {
-		replayStream(c, first, bill, kept)
+		replayStream(c, k, first, bill, kept)
 		return nil
 	}
 	bill.announce(header)
@@ -133,11 +133,16 @@ func receiptOf(events []domain.Recorded) receipt {
 }
 
 // replayStream sends a stream again, at once. One that broke off breaks off again.
-func replayStream(c *gin.Context, first uuid.UUID, bill receipt, kept *domain.Response) {
-	streamHeader(c)
+func replayStream(c *gin.Context, k *call, first uuid.UUID, bill receipt, kept *domain.Response) {
+	events := framing{list: k.asking.list, begun: len(kept.Body) > 0}
+	events.header(c)
 	body := kept.Body
 	if !kept.Broken {
-		body = append(slices.Clip(body), bill.comment(first)+"data: [DONE]\n\n"...)
+		last := len(body)
+		if !events.list && !k.door.marked && last > 0 {
+			last = lastFrame(body)
+		}
+		body = slices.Concat(body[:last:last], slices.Concat(events.end(k.door, body[last:], bill.comment(first))...))
 	}
 	writeParts(c, body)
 	c.Writer.Flush()

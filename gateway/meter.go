@@ -38,9 +38,9 @@ type Ledger interface {
 	Append(ctx context.Context, c domain.Command) (domain.Outcome, error)
 }
 
-// meter takes one model call through the flow.
-func (g *Gateway) meter(c *gin.Context, surface string, alwaysStream bool) error {
-	k, err := g.prepare(c, surface, alwaysStream)
+// meter takes one model call through the flow, whatever door it came in by.
+func (g *Gateway) meter(c *gin.Context) error {
+	k, err := g.prepare(c)
 	if err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func (g *Gateway) shrink(k *call, spendable domain.Amount) (bool, error) {
 
 // mayCap says whether the call's output may be cut down to what the balance affords.
 func (g *Gateway) mayCap(k *call) bool {
-	return g.reservePolicy == ReserveCap && k.asked.MaxOutput == 0
+	return g.reservePolicy == ReserveCap && k.asked.MaxOutput == 0 && k.door.limit != nil
 }
 
 // reserveOp is what reserves the call's bound.
@@ -142,7 +142,7 @@ func (h *hold) reserveOp() domain.Reserve {
 	return domain.Reserve{
 		RequestID: h.id, Amount: most.bound.Amount,
 		Data: domain.ReserveData{
-			Surface: k.surface, Model: domain.CleanText(k.asked.Model, domain.MaxForeignText), Stream: k.stream,
+			Surface: k.door.surface, Model: domain.CleanText(k.asked.Model, domain.MaxForeignText), Stream: k.stream,
 			Bound: most.bound, PriceVersion: most.version.ID, BodyHash: k.bodyHash, MaxOutput: most.need.OutputTokens,
 			IdempotencyKey: k.key, KeyID: k.who.KeyID, EndUser: endUser(k.asked.EndUser), Owner: h.g.owner,
 		},

@@ -24,25 +24,29 @@ type route struct {
 	Route
 	access access
 	handle func(*Gateway) handler
+	door   *door // whose errors it answers with; nil = OpenAI's
 }
 
 // routes is the whole surface. What is not here does not exist and is never passed through.
 var routes = []route{
-	{Route{"POST", "/v1/chat/completions"}, users, func(g *Gateway) handler { return g.chatCompletions }},
-	{Route{"POST", "/v1/chat/completions/stream"}, users, func(g *Gateway) handler { return g.chatCompletionsStream }},
-	{Route{"GET", "/v1/models"}, users, func(g *Gateway) handler { return g.models }},
-	{Route{"GET", "/billing/balance"}, users, func(g *Gateway) handler { return g.balance }},
-	{Route{"GET", "/billing/transactions"}, users, func(g *Gateway) handler { return g.transactions }},
-	{Route{"GET", "/billing/stats"}, users, func(g *Gateway) handler { return g.stats }},
-	{Route{"GET", "/billing/requests/{id}"}, users, func(g *Gateway) handler { return g.request }},
-	{Route{"GET", "/admin/accounts/{id}"}, admins, func(g *Gateway) handler { return g.adminAccount }},
-	{Route{"POST", "/admin/accounts/{id}/credits"}, admins, func(g *Gateway) handler { return g.adminCredit }},
-	{Route{"PUT", "/admin/accounts/{id}/credit-limit"}, admins, func(g *Gateway) handler { return g.adminCreditLimit }},
-	{Route{"PUT", "/admin/accounts/{id}/frozen"}, admins, func(g *Gateway) handler { return g.adminFrozen }},
-	{Route{"GET", "/health"}, everybody, func(g *Gateway) handler { return g.health }},
-	{Route{"GET", "/ready"}, everybody, func(g *Gateway) handler { return g.readiness }},
-	{Route{"GET", "/metrics"}, everybody, func(g *Gateway) handler { return g.prometheus }},
+	{Route{"POST", "/v1/chat/completions"}, users, metered, chatDoor},
+	{Route{"POST", "/v1/chat/completions/stream"}, users, metered, chatStreamDoor},
+	{Route{"GET", "/v1/models"}, users, func(g *Gateway) handler { return g.models }, nil},
+	{Route{"GET", "/billing/balance"}, users, func(g *Gateway) handler { return g.balance }, nil},
+	{Route{"GET", "/billing/transactions"}, users, func(g *Gateway) handler { return g.transactions }, nil},
+	{Route{"GET", "/billing/stats"}, users, func(g *Gateway) handler { return g.stats }, nil},
+	{Route{"GET", "/billing/requests/{id}"}, users, func(g *Gateway) handler { return g.request }, nil},
+	{Route{"GET", "/admin/accounts/{id}"}, admins, func(g *Gateway) handler { return g.adminAccount }, nil},
+	{Route{"POST", "/admin/accounts/{id}/credits"}, admins, func(g *Gateway) handler { return g.adminCredit }, nil},
+	{Route{"PUT", "/admin/accounts/{id}/credit-limit"}, admins, func(g *Gateway) handler { return g.adminCreditLimit }, nil},
+	{Route{"PUT", "/admin/accounts/{id}/frozen"}, admins, func(g *Gateway) handler { return g.adminFrozen }, nil},
+	{Route{"GET", "/health"}, everybody, func(g *Gateway) handler { return g.health }, nil},
+	{Route{"GET", "/ready"}, everybody, func(g *Gateway) handler { return g.readiness }, nil},
+	{Route{"GET", "/metrics"}, everybody, func(g *Gateway) handler { return g.prometheus }, nil},
 }
+
+// metered is what serves all models' doors.
+func metered(g *Gateway) handler { return g.meter }
 
 // Routes lists the endpoints, in OpenAPI's way of writing paths.
 func Routes() []Route {
@@ -64,7 +68,11 @@ func (g *Gateway) newEngine() *gin.Engine {
 	engine.Use(g.recorded, g.recovered)
 	for _, r := range routes {
 		guard := map[access]handler{everybody: func(*gin.Context) error { return nil }, users: g.identified, admins: g.administrator}[r.access]
-		engine.Handle(r.Method, ginPath(r.Path), g.render(guard), g.render(r.handle(g)))
+		d := r.door
+		if d == nil {
+			d = chatDoor
+		}
+		engine.Handle(r.Method, ginPath(r.Path), entering(d), g.render(guard), g.render(r.handle(g)))
 	}
 	unknown := g.render(func(c *gin.Context) error {
 		return &Error{Status: http.StatusNotFound, Type: typeInvalid, Code: "unknown_url",

@@ -3,6 +3,8 @@ package gateway
 import (
 	"errors"
 
+	"github.com/google/uuid"
+
 	"llm-gateway/domain"
 	"llm-gateway/gateway/provider"
 	"llm-gateway/gateway/provider/chat"
@@ -40,23 +42,36 @@ func (k *call) aim(targets []*target) error {
 	return nil
 }
 
-// ready makes what is sent to a target, after every change of the body.
+// ready makes what is sent to a target, after every change of the body: the request in its own form, or
+// where the provider does not speak that, by way of a chat completion.
 func (k *call) ready(t *target) error {
 	t.request.Model, t.request.MaxOutput, t.request.Order = t.model.UpstreamName(), t.model.OutputLimit(), k.order
-	t.request.Body, t.request.Header = k.body, k.header
+	t.request.Surface, t.request.Body, t.request.Header = k.door.surface, k.body, k.header
 	var err error
-	if t.terms, err = t.upstream.Prepare(&t.request); err == nil {
-		return nil
+	t.terms, err = t.upstream.Prepare(&t.request)
+	if errors.Is(err, provider.ErrForeign) {
+		if t.foreign, err = k.byChat(); err != nil {
+			return err
+		}
+		t.request.Surface, t.request.Body = chat.SurfaceChat, k.chat
+		t.terms, err = t.upstream.Prepare(&t.request)
 	}
-	unsupported := new(chat.Unsupported)
-	if !errors.As(err, &unsupported) {
-		return internal(err)
+	return unsupported(err)
+}
+
+// byChat reads the request as a chat completion, once.
+func (k *call) byChat() (chat.Foreign, error) {
+	if k.foreignRequest == nil {
+		if k.door.foreign == nil {
+			return nil, internal(errors.New("a provider takes no chat completions"))
+		}
+		foreign, err := k.door.foreign(k.asking, uuid.New(), k.began)
+		if err != nil {
+			return nil, unsupported(err)
+		}
+		k.foreignRequest, k.chat = foreign, foreign.Chat()
 	}
-	code := "unsupported_parameter"
-	if unsupported.Invalid {
-		code = "invalid_value"
-	}
-	return invalid(code, unsupported.Param, unsupported.Message)
+	return k.foreignRequest, nil
 }
 
 // rebound prices the need, after every change of it.
@@ -110,7 +125,10 @@ func (k *call) exactInput(t *target) int64 {
 	if k.asked.Opaque || k.asked.Images > 0 {
 		return t.exact
 	}
-	if tokens, exact := provider.CountPrompt(t.model.UpstreamName(), k.body); exact {
+	if t.foreign == nil && !k.door.isChat() { // whether the formula is this surface's, too, is not known
+		return t.exact
+	}
+	if tokens, exact := provider.CountPrompt(t.model.UpstreamName(), t.request.Body); exact {
 		t.exact = min(t.exact, tokens+templateTokens+t.terms.Overhead)
 	}
 	return t.exact
@@ -130,8 +148,13 @@ func (k *call) countInput() (smaller bool, err error) {
 
 // capOutput limits the output to what the balance affords, in what is sent and in the needs.
 func (k *call) capOutput(perChoice int64) error {
-	if err := k.set("max_completion_tokens", itoa(perChoice)); err != nil {
+	if err := set(&k.body, k.door.limit(k.body), perChoice); err != nil {
 		return err
+	}
+	if k.chat != nil {
+		if err := set(&k.chat, "max_completion_tokens", perChoice); err != nil {
+			return err
+		}
 	}
 	k.cap = perChoice
 	for _, t := range k.targets {

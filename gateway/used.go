@@ -31,7 +31,7 @@ func (k *call) reported(r provider.Report, delivered func() string) (used, bool)
 	if err != nil {
 		return used{report: r}, false
 	}
-	if k.terms.Searches == 0 { // it does not say how often it searched
+	if k.searches(k.asked) == 0 { // it does not say how often it searched
 		meters[domain.WebSearch] = max(meters[domain.WebSearch], k.need.WebSearches)
 	}
 	return used{report: r, meters: meters, source: source}, true
@@ -45,13 +45,26 @@ func (k *call) measure(r provider.Report, delivered func() string) used {
 		return u
 	}
 	name := k.model.UpstreamName()
-	input, _ := provider.CountPrompt(name, k.body)
+	input := k.countPrompt(name)
 	u.source = domain.UsageCounted
 	u.meters[domain.Input] = min(input, k.need.InputTokens)
 	u.meters[domain.Output] = min(provider.CountText(name, delivered()), k.need.OutputTokens)
 	u.meters[domain.WebSearch] = k.need.WebSearches
 	u.meters[domain.Requests] = 1
 	return u
+}
+
+// countPrompt counts the input: as a chat completion, or where the request cannot be one, all of it as text.
+func (k *call) countPrompt(model string) int64 {
+	body := k.body
+	if !k.door.isChat() {
+		if _, err := k.byChat(); err != nil {
+			return provider.CountText(model, string(body))
+		}
+		body = k.chat
+	}
+	tokens, _ := provider.CountPrompt(model, body)
+	return tokens
 }
 
 // charge prices what was used, by the versions in force when the reserve was made.
@@ -145,7 +158,7 @@ func (h *hold) commitData(u used, charge domain.Charge) domain.CommitData {
 		ttft = h.first.Sub(k.began)
 	}
 	return domain.CommitData{
-		Surface: k.surface, ModelRequested: domain.CleanText(k.asked.Model, domain.MaxForeignText), ModelServed: served,
+		Surface: k.door.surface, ModelRequested: domain.CleanText(k.asked.Model, domain.MaxForeignText), ModelServed: served,
 		Provider: k.model.Provider, Attempts: h.tried, Meters: u.meters, Lines: charge.Lines,
 		PriceVersion: charge.PriceVersion, CostLines: charge.Lines, UsageSource: u.source, CountedBy: countedBy,
 		FinishReason: u.report.FinishReason, Stream: k.stream, ServiceTier: u.report.ServiceTier,

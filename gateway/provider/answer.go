@@ -197,8 +197,14 @@ func (a *answer) readDelta(s *scanner) {
 	}
 }
 
+// SetText tells what Text is of a Body in another form.
+func (c *Completion) SetText(text string) { c.text = func() string { return text } }
+
 // Text is all the text that the answer delivers, for counting when it reports no usage.
 func (c *Completion) Text() string {
+	if c.text != nil {
+		return c.text()
+	}
 	var text []byte
 	gjson.GetBytes(c.Body, "choices").ForEach(func(_, choice gjson.Result) bool {
 		text = appendText(text, choice.Get("message"))

@@ -352,8 +352,11 @@ func (c *call) refusal() *Error {
 		}
 	}
 	e := statusError(c.of.name, c.response.StatusCode, retryAfter, c.of.errorBody(body))
+	if e.Body != nil && e.Kind == KindRejected {
+		e.Native = body
+	}
 	if gjson.GetBytes(e.Body, "error.type").Str == "authentication_error" { // Google says that with status 400
-		e.Kind, e.Body = KindAuth, nil
+		e.Kind, e.Body, e.Native = KindAuth, nil, nil
 	}
 	return e
 }

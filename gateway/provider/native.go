@@ -174,17 +174,22 @@ func (p *Native) Complete(ctx context.Context, r Request) (*Completion, error) {
 	if err != nil {
 		return nil, err
 	}
-	body, err := p.whole(ctx, m)
+	return p.completeBy(ctx, m, r.exchange)
+}
+
+// completeBy sends a request and reads the answer, by an exchange.
+func (u *upstream) completeBy(ctx context.Context, m message, by chat.Exchange) (*Completion, error) {
+	body, err := u.whole(ctx, m)
 	if err != nil {
 		return nil, err
 	}
-	answer, err := r.exchange.Answer(body)
+	answer, err := by.Answer(body)
 	if err != nil {
-		e := broken(p.name, false, "not an answer")
-		e.Body = p.errorBody(body)
+		e := broken(u.name, false, "not an answer")
+		e.Body = u.errorBody(body)
 		return nil, e
 	}
-	return &Completion{Body: answer.Body, Report: answer.Report}, nil
+	return &Completion{Body: answer.Body, Report: answer.Report, text: answer.Text}, nil
 }
 
 // Stream implements Provider.
@@ -193,11 +198,16 @@ func (p *Native) Stream(ctx context.Context, r Request) (Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := p.openStream(ctx, m)
+	return p.streamBy(ctx, m, r.exchange)
+}
+
+// streamBy sends a request and reads the stream, by an exchange.
+func (u *upstream) streamBy(ctx context.Context, m message, by chat.Exchange) (Stream, error) {
+	c, err := u.openStream(ctx, m)
 	if err != nil {
 		return nil, err
 	}
-	return &nativeStream{call: c, events: newEventReader(c), reader: r.exchange.Reader()}, nil
+	return &nativeStream{call: c, events: newEventReader(c), reader: by.Reader()}, nil
 }
 
 // nativeStream translates a stream, event by event.

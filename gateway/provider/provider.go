@@ -24,6 +24,7 @@ package provider
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -46,10 +47,11 @@ const (
 // to keep and to pass on.
 const maxErrorBody = 64 << 10
 
-// Request is one call. Body is an OpenAI chat-completions body that the gateway has validated: one
-// JSON object, no duplicate keys, valid UTF-8, with stream and limits set. It is not kept after the call.
-// Of Header only the names in passedHeaders go upstream.
+// Request is one call. Body is a request of Surface that the gateway has validated: one JSON object, no
+// duplicate keys, valid UTF-8, with stream and limits set. It is not kept after the call. Of Header only the
+// names in passedHeaders go upstream.
 type Request struct {
+	Surface   string // whose form Body and the answer have; "" = chat completions
 	Model     string // as the provider names it; "" = as Body does
 	MaxOutput int64  // the most output tokens of the model
 	Body      []byte
@@ -61,6 +63,13 @@ type Request struct {
 	sent     []byte        // by Prepare: what goes to an OpenAI-compatible upstream
 	exchange chat.Exchange // by Prepare: what goes to any other
 }
+
+// ErrForeign is what Prepare says of a surface that a provider does not speak: it can be asked by way of a
+// chat completion.
+var ErrForeign = errors.New("the provider does not speak this surface")
+
+// isChat says whether the request is a chat completion, which every provider takes.
+func (r *Request) isChat() bool { return r.Surface == "" || r.Surface == chat.SurfaceChat }
 
 // Terms is what a provider says of a request before it is priced.
 type Terms struct {
@@ -86,7 +95,8 @@ type Provider interface {
 	// Name is the provider's name in the price book and in events: "openai", "simulated".
 	Name() string
 	// Prepare makes the request ready to be sent, and says what bounds it. It fails with
-	// *chat.Unsupported where the provider cannot be asked this. It is called before the request is
+	// *chat.Unsupported where the provider cannot be asked this, and with ErrForeign where it does not speak
+	// the request's surface. It is called before the request is
 	// priced, and again after each change of its Body.
 	Prepare(r *Request) (Terms, error)
 	// Complete waits for the whole answer to a request with "stream": false.
@@ -122,6 +132,7 @@ type (
 type Completion struct {
 	Body   []byte // the provider's JSON object byte for byte
 	Report Report
+	text   func() string // all its text, where Body is no chat completion
 }
 
 // Kind says what became of a call that failed.
@@ -154,6 +165,7 @@ type Error struct {
 	Provider   string // the provider's name
 	Status     int    // HTTP status; 0 if there was no answer
 	Body       []byte // the provider's error in OpenAI's shape, at most 64 KiB, or nil
+	Native     []byte // the same in the provider's own, where that is another; or nil
 	RetryAfter string // the Retry-After header, or ""
 	Reason     string // in this package's words
 	cause      error  // of KindCanceled: the context's error

@@ -49,7 +49,12 @@ func NewSimulated() *Simulated { return &Simulated{} }
 func (*Simulated) Name() string { return SimulatedName }
 
 // Prepare implements Provider.
-func (*Simulated) Prepare(*Request) (Terms, error) { return Terms{}, nil }
+func (*Simulated) Prepare(r *Request) (Terms, error) {
+	if !r.isChat() {
+		return Terms{}, ErrForeign
+	}
+	return Terms{}, nil
+}
 
 // Complete implements Provider.
 func (s *Simulated) Complete(ctx context.Context, r Request) (*Completion, error) {

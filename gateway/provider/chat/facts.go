@@ -1,5 +1,16 @@
 package chat
 
+// Surfaces are the APIs that applications speak, as events name them.
+const (
+	SurfaceChat        = "chat_completions"
+	SurfaceCompletions = "completions"
+	SurfaceEmbeddings  = "embeddings"
+	SurfaceResponses   = "responses"
+	SurfaceMessages    = "messages"
+	SurfaceGenerate    = "generate_content"
+	SurfaceEmbed       = "embed_content"
+)
+
 // Facts is what the meter needs to know of a request, whatever API it came in by. They are read strictly:
 // whatever could cost money and is not understood is Opaque, or refused.
 type Facts struct {
