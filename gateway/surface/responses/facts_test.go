@@ -1,0 +1,103 @@
+package responses
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"llm-gateway/gateway/provider/chat"
+)
+
+// testCase is a case of a table in testdata.
+type testCase struct{ name, request, want string }
+
+// table reads a table of testdata.
+func table(t *testing.T, file string) (cases []testCase) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, block := range strings.Split(string(text), "\n= ")[1:] {
+		name, rest, _ := strings.Cut(block, "\n")
+		request, want, ok := strings.Cut(rest, "\n->\n")
+		request, want = strings.TrimSpace(request), strings.TrimSpace(want)
+		if !ok || !json.Valid([]byte(request)) {
+			t.Fatalf("%s: case %q is not whole", file, name)
+		}
+		cases = append(cases, testCase{name, request, want})
+	}
+	return cases
+}
+
+func TestFacts(t *testing.T) {
+	for _, c := range table(t, "testdata/facts.txt") {
+		if got := factsOf(t, c.request); got != c.want {
+			t.Errorf("%s:\n got %s\nwant %s", c.name, got, c.want)
+		}
+	}
+}
+
+// factsOf is what Facts says, on one line.
+func factsOf(t *testing.T, request string) string {
+	t.Helper()
+	f, err := Facts([]byte(request))
+	if err != nil {
+		return refused(t, err)
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "model=%s", f.Model)
+	flag := func(is bool, name string) {
+		if is {
+			out.WriteString(" " + name)
+		}
+	}
+	number := func(n int64, name string) { flag(n != 0, fmt.Sprintf("%s%d", name, n)) }
+	flag(f.Stream, "stream")
+	number(f.MaxOutput, "max=")
+	number(f.Rounds, "rounds=")
+	number(f.Images, "images=")
+	number(f.ImageBytes, "imagebytes=")
+	flag(f.Opaque, "opaque")
+	flag(f.AudioIn, "audio")
+	flag(f.WebSearch, "search")
+	number(f.Searches, "searches=")
+	number(f.InputBytes-int64(len(request)), "bytes+")
+	flag(f.ServiceTier != "", "tier="+f.ServiceTier)
+	flag(f.EndUser != "", "user="+f.EndUser)
+	if f.Choices != 1 || f.IncludeUsage || f.AudioOut || f.ImageOut || f.PredictionLen != 0 {
+		t.Errorf("facts of another API: %+v", f)
+	}
+	return out.String()
+}
+
+// refused is the place that a refusal names.
+func refused(t *testing.T, err error) string {
+	t.Helper()
+	var u *chat.Unsupported
+	if !errors.As(err, &u) || u.Message == "" || u.Param == "" {
+		t.Errorf("no refusal: %v", err)
+		return ""
+	}
+	return "refused: " + u.Param
+}
+
+func TestUnmeterable(t *testing.T) {
+	for _, body := range []string{
+		`{"model":"m","background":true}`,
+		`{"model":"m","tools":[{"type":"code_interpreter"}]}`,
+		`{"model":"m","tools":[{"type":"file_search"}]}`,
+	} {
+		_, err := Facts([]byte(body))
+		var u *chat.Unsupported
+		if !errors.As(err, &u) || u.Invalid || !strings.Contains(u.Message, "cannot be metered") {
+			t.Errorf("%s: %v", body, err)
+		}
+		if _, err := Own([]byte(body), "m"); !errors.As(err, &u) {
+			t.Errorf("Own took %s", body)
+		}
+	}
+}
