@@ -9,6 +9,9 @@ import (
 	"llm-gateway/gateway/provider/chat"
 )
 
+// maxErrorWord bounds an error's type and code, and names that a client made up, in bytes.
+const maxErrorWord = 64
+
 // Error is an error in the API's shape, which is that of chat completions: kind is OpenAI's type of it, code
 // and param may be "".
 func Error(_ int, kind, code, message, param string) []byte {
@@ -19,6 +22,9 @@ func Error(_ int, kind, code, message, param string) []byte {
 func refusal(param, format string, args ...any) error {
 	return &chat.Unsupported{Param: param, Message: fmt.Sprintf(format, args...)}
 }
+
+// short is a foreign name as an error may show it.
+func short(name string) string { return domain.CleanText(name, maxErrorWord) }
 
 // errorTypes are OpenAI's types of errors by the codes that responses have; what is not here is the server's.
 var errorTypes = map[string]string{
@@ -32,9 +38,6 @@ var errorTypes = map[string]string{
 	"unsupported_image_media_type": "invalid_request_error", "empty_image_file": "invalid_request_error",
 	"failed_to_download_image": "invalid_request_error", "image_file_not_found": "invalid_request_error",
 }
-
-// maxErrorWord bounds an error's type and code, in bytes.
-const maxErrorWord = 64
 
 // failedOf reads an error object: of a response that failed, of an error event, or of a body of HTTP.
 func failedOf(e gjson.Result) *chat.Failed {

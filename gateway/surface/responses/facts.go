@@ -170,7 +170,7 @@ var meteredFields = []string{"model", "stream", "max_output_tokens", "max_tool_c
 func (m *meter) other(name string) {
 	for _, metered := range meteredFields {
 		if strings.EqualFold(metered, name) {
-			m.fail(name, "Unknown field: did you mean `%s`?", metered)
+			m.fail(short(name), "Unknown field: did you mean `%s`?", metered)
 			return
 		}
 	}

@@ -168,7 +168,7 @@ func (t *translation) rest(name string, v gjson.Result) {
 			t.refuse(name, "`%s` is OpenAI's alone, and this model is another provider's.", name)
 		}
 	default:
-		t.refuse(name, "`%s` is not carried to this model's provider.", name)
+		t.refuse(short(name), "`%s` is not carried to this model's provider.", short(name))
 	}
 }
 
@@ -221,7 +221,7 @@ func (t *translation) include(param string, v gjson.Result) {
 func (t *translation) reasoning(v gjson.Result) {
 	t.object("reasoning", v)
 	v.ForEach(func(key, of gjson.Result) bool {
-		name := "reasoning." + key.Str
+		name := "reasoning." + short(key.Str)
 		switch {
 		case of.Type == gjson.Null:
 		case key.Str == "effort":
