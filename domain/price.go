@@ -192,8 +192,9 @@ type Mode string
 
 // The modes that can be priced.
 const (
-	ModeChat      Mode = "chat"
-	ModeEmbedding Mode = "embedding"
+	ModeChat       Mode = "chat"
+	ModeCompletion Mode = "completion" // OpenAI's older completions alone
+	ModeEmbedding  Mode = "embedding"
 )
 
 // Model is a priced model. Got from a PriceBook it is shared and must not be changed.

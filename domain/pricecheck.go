@@ -47,8 +47,8 @@ func (m *Model) check() error {
 		return m.bad("model", "not a name: %.40q", m.Name)
 	case !isBookName(m.Provider) || strings.Contains(m.Provider, "/"):
 		return m.bad("provider", "not a name: %.40q", m.Provider)
-	case m.Mode != ModeChat && m.Mode != ModeEmbedding:
-		return m.bad("mode", "%.40q is neither chat nor embedding", string(m.Mode))
+	case m.Mode != ModeChat && m.Mode != ModeCompletion && m.Mode != ModeEmbedding:
+		return m.bad("mode", "%.40q is neither chat nor completion nor embedding", string(m.Mode))
 	case m.Context < 1 || m.Context > MaxTokens:
 		return m.bad("context", "%d is not between 1 and %d", m.Context, MaxTokens)
 	case m.MaxOutput < 0 || m.MaxOutput > MaxTokens:
@@ -90,7 +90,7 @@ func (m *Model) checkBase(at string, r *Rates) error {
 	if !r.priced[Input] {
 		return m.bad(at+".prices.input", "missing")
 	}
-	if m.Mode == ModeChat && !r.priced[Output] {
+	if m.Mode != ModeEmbedding && !r.priced[Output] {
 		return m.bad(at+".prices.output", "missing")
 	}
 	return nil

@@ -176,7 +176,7 @@ func TestModels(t *testing.T) {
 			t.Errorf("%s cannot be called", m.Raw)
 		}
 	}
-	for name, want := range map[string]bool{"gpt-4o": true, "sim-small": true, "o1-pro": false, "text-embedding-3-small": false} {
+	for name, want := range map[string]bool{"gpt-4o": true, "sim-small": true, "o1-pro": true, "text-embedding-3-small": true, "claude-2.1": false} {
 		if seen[name] != want {
 			t.Errorf("%s is listed: %t", name, seen[name])
 		}

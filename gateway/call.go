@@ -52,8 +52,8 @@ type call struct {
 
 // prepare reads a request up to the point where only money is missing. Nothing has been charged, and
 // no error from here costs anything.
-func (g *Gateway) prepare(c *gin.Context) (*call, error) {
-	k := &call{who: identityOf(c), door: doorOf(c), asking: &asking{}, header: c.Request.Header, began: g.now(), catalog: g.catalog(), order: rand.Uint64()} //nolint:gosec // it spreads load
+func (g *Gateway) prepare(c *gin.Context, a *asking) (*call, error) {
+	k := &call{who: identityOf(c), door: doorOf(c), asking: a, header: c.Request.Header, began: g.now(), catalog: g.catalog(), order: rand.Uint64()} //nolint:gosec // it spreads load
 	var err error
 	if k.key, err = readKey(c); err != nil {
 		return nil, err
@@ -122,7 +122,7 @@ func readBody(c *gin.Context) ([]byte, error) {
 
 // price finds what the call can be sent to, and the most that it can cost there.
 func (g *Gateway) price(k *call) error {
-	targets, err := k.catalog.route(k.asked.Model, k.began, rand.New(rand.NewPCG(k.order, 1))) //nolint:gosec // it spreads load
+	targets, err := k.catalog.route(k.door, k.asked.Model, k.began, rand.New(rand.NewPCG(k.order, 1))) //nolint:gosec // it spreads load
 	if err != nil {
 		return err
 	}

@@ -32,12 +32,12 @@ const maxTargets = 16
 
 // route finds what a request for a model may be sent to, in the order of trying. The first is what was
 // asked for, unless that has a fallback and nobody set up its provider. from draws among providers.
-func (c *Catalog) route(asked string, at time.Time, from *rand.Rand) ([]*target, error) {
+func (c *Catalog) route(d *door, asked string, at time.Time, from *rand.Rand) ([]*target, error) {
 	name := asked
 	if alias, ok := c.Routing.Aliases[asked]; ok {
 		name = alias
 	}
-	targets, refused := c.serving(name, at, from)
+	targets, refused := c.serving(d, name, at, from)
 	missing := new(Error)
 	if refused != nil && (!errors.As(refused, &missing) || missing.Code != codeNotConfigured) {
 		return nil, refused
@@ -46,7 +46,7 @@ func (c *Catalog) route(asked string, at time.Time, from *rand.Rand) ([]*target,
 		if alias, ok := c.Routing.Aliases[next]; ok {
 			next = alias
 		}
-		others, _ := c.serving(next, at, from) // one that cannot be called helps nobody
+		others, _ := c.serving(d, next, at, from) // one that cannot be called helps nobody
 		for _, t := range others {
 			if !slices.ContainsFunc(targets, func(have *target) bool { return have.model == t.model }) {
 				targets = append(targets, t)
@@ -69,13 +69,13 @@ func (c *Catalog) fallbacks(asked, name string) []string {
 
 // serving are the providers that serve a model of that name, the first drawn by weight, or why there are
 // none.
-func (c *Catalog) serving(name string, at time.Time, from *rand.Rand) (targets []*target, refused error) {
+func (c *Catalog) serving(d *door, name string, at time.Time, from *rand.Rand) (targets []*target, refused error) {
 	models := c.Prices.Named(name)
 	if len(models) == 0 {
 		return nil, modelUnknown(name)
 	}
 	for _, m := range models {
-		t, err := c.target(m, at)
+		t, err := c.target(d, m, at)
 		if err == nil {
 			targets = append(targets, t)
 		} else if refused == nil {
@@ -89,13 +89,13 @@ func (c *Catalog) serving(name string, at time.Time, from *rand.Rand) (targets [
 }
 
 // target is a model that can be called. An unknown price is no call: never free.
-func (c *Catalog) target(m *domain.Model, at time.Time) (*target, error) {
+func (c *Catalog) target(d *door, m *domain.Model, at time.Time) (*target, error) {
 	version, err := m.Price(at)
 	if err != nil {
 		return nil, invalid("price_unknown", "model", fmt.Sprintf("The model %q has no price at this time, so it is not called.", m.Name))
 	}
-	if m.Mode != domain.ModeChat || m.ResponsesOnly {
-		return nil, invalid("unsupported_parameter", "model", fmt.Sprintf("The model %q is not served by chat completions.", m.Name))
+	if !d.serves(m) {
+		return nil, invalid("unsupported_parameter", "model", fmt.Sprintf("The model %q is not served by this endpoint (%s).", m.Name, d.surface))
 	}
 	upstream := c.Providers[m.Provider]
 	if upstream == nil {

@@ -3,12 +3,14 @@ package gateway
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 	"github.com/tidwall/gjson"
 
+	"llm-gateway/domain"
 	"llm-gateway/gateway/provider/chat"
 )
 
@@ -30,9 +32,32 @@ type door struct {
 	event   string
 	// marked says that a stream ends with [DONE].
 	marked bool
-	// noStream: there is no such thing.
-	noStream bool
+	// counted answers with a number of tokens; nil: the door does not count.
+	counted func(tokens int64) []byte
+	// modes are what a model must be to be called here; nil = a chat model.
+	modes []domain.Mode
 }
+
+// serves says whether a model can be called by this door.
+func (d *door) serves(m *domain.Model) bool {
+	if m.ResponsesOnly && d.surface != chat.SurfaceResponses {
+		return false
+	}
+	if d.modes == nil {
+		return m.Mode == domain.ModeChat
+	}
+	return slices.Contains(d.modes, m.Mode)
+}
+
+// hub is the surface by way of which providers are asked that do not speak this one.
+func (d *door) hub() string {
+	if slices.Equal(d.modes, embeddingModes) {
+		return chat.SurfaceEmbeddings
+	}
+	return chat.SurfaceChat
+}
+
+var embeddingModes = []domain.Mode{domain.ModeEmbedding}
 
 // asking is a request as it came in.
 type asking struct {

@@ -39,10 +39,16 @@ type Ledger interface {
 }
 
 // meter takes one model call through the flow, whatever door it came in by.
-func (g *Gateway) meter(c *gin.Context) error {
-	k, err := g.prepare(c)
+func (g *Gateway) meter(c *gin.Context) error { return g.serve(c, &asking{}) }
+
+// serve is meter for what the path has said already.
+func (g *Gateway) serve(c *gin.Context, a *asking) error {
+	k, err := g.prepare(c, a)
 	if err != nil {
 		return err
+	}
+	if k.door.counted != nil && k.foreign != nil {
+		return g.count(c, k)
 	}
 	record := recordOf(c)
 	record.model = k.model.Name

@@ -4,7 +4,10 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -30,29 +33,139 @@ func entryOf(name string, m *domain.Model) modelEntry {
 	return modelEntry{ID: name, Object: "model", Created: launchDay, OwnedBy: m.Provider, Permission: []string{}, Root: m.Name}
 }
 
-// models is GET /v1/models: what can be called now.
-func (g *Gateway) models(c *gin.Context) error {
-	entries := []modelEntry{}
+// callable are the models that can be called now, by name, and the aliases after them.
+func (g *Gateway) callable() (out []modelEntry, models map[string]*domain.Model) {
 	catalog, now := g.catalog(), g.now()
-	for _, m := range catalog.Prices.Models() {
-		if _, err := catalog.target(m, now); err != nil || len(entries) > 0 && entries[len(entries)-1].ID == m.Name {
-			continue // the same model of another provider is no other model
+	models = map[string]*domain.Model{}
+	add := func(name string, m *domain.Model) {
+		if models[name] == nil { // the same model of another provider is no other model
+			models[name], out = m, append(out, entryOf(name, m))
 		}
-		entries = append(entries, entryOf(m.Name, m))
+	}
+	for _, m := range catalog.Prices.Models() {
+		if _, err := catalog.target(anyDoor, m, now); err == nil {
+			add(m.Name, m)
+		}
 	}
 	for _, alias := range slices.Sorted(maps.Keys(catalog.Routing.Aliases)) {
-		if targets, err := catalog.serving(catalog.Routing.Aliases[alias], now, rand.New(rand.NewPCG(0, 0))); err == nil { //nolint:gosec // the order does not matter
-			entries = append(entries, entryOf(alias, targets[0].model))
+		if targets, err := catalog.serving(anyDoor, catalog.Routing.Aliases[alias], now, rand.New(rand.NewPCG(0, 0))); err == nil { //nolint:gosec // the order does not matter
+			add(alias, targets[0].model)
 		}
 	}
+	return out, models
+}
+
+// models is GET /v1/models: what can be called now; in Anthropic's form for its own clients.
+func (g *Gateway) models(c *gin.Context) error {
+	entries, _ := g.callable()
 	format := c.Query("format")
-	if format == "array" || format == "" && g.modelsArray {
-		c.JSON(http.StatusOK, entries)
+	switch {
+	case format != "" && format != "openai" && format != "array":
+		return invalid("invalid_value", "format", "`format` must be openai or array.")
+	case format == "array" || format == "" && g.modelsArray:
+		c.JSON(http.StatusOK, append([]modelEntry{}, entries...))
+	case c.GetHeader("anthropic-version") != "":
+		c.JSON(http.StatusOK, anthropicModels(entries))
+	default:
+		c.JSON(http.StatusOK, gin.H{"object": "list", "data": append([]modelEntry{}, entries...)})
+	}
+	return nil
+}
+
+// named finds the model that a path names, by any of its names.
+func (g *Gateway) named(c *gin.Context) (string, *domain.Model, error) {
+	name, err := url.PathUnescape(strings.TrimPrefix(c.Param("id"), "/"))
+	if err != nil {
+		return "", nil, unknownURL(c)
+	}
+	_, models := g.callable()
+	if m := models[name]; m != nil {
+		return name, m, nil
+	}
+	catalog := g.catalog()
+	for _, m := range catalog.Prices.Named(name) { // provider/model
+		if _, err := catalog.target(anyDoor, m, g.now()); err == nil {
+			return name, m, nil
+		}
+	}
+	return "", nil, modelUnknown(name)
+}
+
+// model is GET /v1/models/{id}.
+func (g *Gateway) model(c *gin.Context) error {
+	name, m, err := g.named(c)
+	if err != nil {
+		return err
+	}
+	if c.GetHeader("anthropic-version") != "" {
+		c.JSON(http.StatusOK, anthropicModelOf(entryOf(name, m)))
 		return nil
 	}
-	if format != "" && format != "openai" {
-		return invalid("invalid_value", "format", "`format` must be openai or array.")
+	c.JSON(http.StatusOK, entryOf(name, m))
+	return nil
+}
+
+// anthropicModel is one model in Anthropic's form.
+type anthropicModel struct {
+	Type        string `json:"type"`
+	ID          string `json:"id"`
+	DisplayName string `json:"display_name"`
+	CreatedAt   string `json:"created_at"`
+}
+
+func anthropicModelOf(e modelEntry) anthropicModel {
+	return anthropicModel{"model", e.ID, e.ID, time.Unix(e.Created, 0).UTC().Format(time.RFC3339)}
+}
+
+func anthropicModels(entries []modelEntry) gin.H {
+	data := []anthropicModel{}
+	for _, e := range entries {
+		data = append(data, anthropicModelOf(e))
 	}
-	c.JSON(http.StatusOK, gin.H{"object": "list", "data": entries})
+	out := gin.H{"data": data, "has_more": false, "first_id": nil, "last_id": nil}
+	if len(data) > 0 {
+		out["first_id"], out["last_id"] = data[0].ID, data[len(data)-1].ID
+	}
+	return out
+}
+
+// googleEntry is one model in Google's form.
+type googleEntry struct {
+	Name        string   `json:"name"`
+	Version     string   `json:"version"`
+	DisplayName string   `json:"displayName"`
+	InputLimit  int64    `json:"inputTokenLimit"`
+	OutputLimit int64    `json:"outputTokenLimit"`
+	Methods     []string `json:"supportedGenerationMethods"`
+}
+
+func googleEntryOf(name string, m *domain.Model) googleEntry {
+	methods := []string{"generateContent", "streamGenerateContent", "countTokens"}
+	if m.Mode == domain.ModeEmbedding {
+		methods = []string{"embedContent", methodBatchEmbed}
+	}
+	return googleEntry{"models/" + name, "001", name, m.Context, m.OutputLimit(), methods}
+}
+
+// googleModels is GET /v1beta/models.
+func (g *Gateway) googleModels(c *gin.Context) error {
+	entries, models := g.callable()
+	out := []googleEntry{}
+	for _, e := range entries {
+		if m := models[e.ID]; generateDoor.serves(m) || embedDoor.serves(m) {
+			out = append(out, googleEntryOf(e.ID, m))
+		}
+	}
+	c.JSON(http.StatusOK, gin.H{"models": out})
+	return nil
+}
+
+// googleModel is GET /v1beta/models/{id}.
+func (g *Gateway) googleModel(c *gin.Context) error {
+	name, m, err := g.named(c)
+	if err != nil {
+		return err
+	}
+	c.JSON(http.StatusOK, googleEntryOf(name, m))
 	return nil
 }

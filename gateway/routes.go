@@ -1,7 +1,7 @@
 package gateway
 
 import (
-	"net/http"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -31,7 +31,14 @@ type route struct {
 var routes = []route{
 	{Route{"POST", "/v1/chat/completions"}, users, metered, chatDoor},
 	{Route{"POST", "/v1/chat/completions/stream"}, users, metered, chatStreamDoor},
+	{Route{"POST", "/v1/responses"}, users, metered, responsesDoor},
+	{Route{"POST", "/v1/messages"}, users, metered, messagesDoor},
+	{Route{"POST", "/v1/messages/count_tokens"}, users, metered, messagesCountDoor},
+	{Route{"POST", "/v1beta/models/{model}:{method}"}, users, func(g *Gateway) handler { return g.google }, generateDoor},
+	{Route{"GET", "/v1beta/models"}, users, func(g *Gateway) handler { return g.googleModels }, generateDoor},
+	{Route{"GET", "/v1beta/models/{id}"}, users, func(g *Gateway) handler { return g.googleModel }, generateDoor},
 	{Route{"GET", "/v1/models"}, users, func(g *Gateway) handler { return g.models }, nil},
+	{Route{"GET", "/v1/models/{id}"}, users, func(g *Gateway) handler { return g.model }, nil},
 	{Route{"GET", "/billing/balance"}, users, func(g *Gateway) handler { return g.balance }, nil},
 	{Route{"GET", "/billing/transactions"}, users, func(g *Gateway) handler { return g.transactions }, nil},
 	{Route{"GET", "/billing/stats"}, users, func(g *Gateway) handler { return g.stats }, nil},
@@ -74,29 +81,21 @@ func (g *Gateway) newEngine() *gin.Engine {
 		}
 		engine.Handle(r.Method, ginPath(r.Path), entering(d), g.render(guard), g.render(r.handle(g)))
 	}
-	unknown := g.render(func(c *gin.Context) error {
-		return &Error{Status: http.StatusNotFound, Type: typeInvalid, Code: "unknown_url",
-			Message: "Unknown request URL: " + c.Request.Method + " " + cut(c.Request.URL.Path) + "."}
-	})
+	unknown := g.render(unknownURL)
 	engine.NoRoute(unknown)
 	engine.NoMethod(unknown)
 	return engine
 }
 
-// ginPath turns {id} into :id.
+// ginPath turns {id} into :id. Names of models may have slashes in them, so what names one is the rest of the
+// path.
 func ginPath(path string) string {
-	out := []byte(path)
-	kept := out[:0]
-	for _, b := range out {
-		switch b {
-		case '{':
-			kept = append(kept, ':')
-		case '}':
-		default:
-			kept = append(kept, b)
+	for _, rest := range [...][2]string{{"models/{model}:{method}", "models/*call"}, {"models/{id}", "models/*id"}} {
+		if before, found := strings.CutSuffix(path, rest[0]); found {
+			return before + rest[1]
 		}
 	}
-	return string(kept)
+	return strings.NewReplacer("{", ":", "}", "").Replace(path)
 }
 
 // prometheus is GET /metrics.

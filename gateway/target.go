@@ -46,14 +46,16 @@ func (k *call) aim(targets []*target) error {
 // where the provider does not speak that, by way of a chat completion.
 func (k *call) ready(t *target) error {
 	t.request.Model, t.request.MaxOutput, t.request.Order = t.model.UpstreamName(), t.model.OutputLimit(), k.order
-	t.request.Surface, t.request.Body, t.request.Header = k.door.surface, k.body, k.header
-	var err error
-	t.terms, err = t.upstream.Prepare(&t.request)
+	t.request.Surface, t.request.Method, t.request.Body, t.request.Header = k.door.surface, k.asking.method, k.body, k.header
+	err := provider.ErrForeign
+	if k.door.surface != chat.SurfaceCompletions || t.model.Mode == domain.ModeCompletion { // chat models speak no completions
+		t.terms, err = t.upstream.Prepare(&t.request)
+	}
 	if errors.Is(err, provider.ErrForeign) {
 		if t.foreign, err = k.byChat(); err != nil {
 			return err
 		}
-		t.request.Surface, t.request.Body = chat.SurfaceChat, k.chat
+		t.request.Surface, t.request.Method, t.request.Body = k.door.hub(), "", k.chat
 		t.terms, err = t.upstream.Prepare(&t.request)
 	}
 	return unsupported(err)
@@ -182,7 +184,7 @@ func needOf(f *chat.Facts, t *target) domain.Need {
 		unseen = unseen || t.terms.ImageTokens == 0
 		n.InputTokens += f.Images*t.terms.ImageTokens - f.ImageBytes
 	}
-	if unseen || n.InputTokens > m.Context {
+	if unseen || n.InputTokens > m.Context && !f.NoOutput { // of embeddings each text has a window of its own
 		n.InputTokens = m.Context
 	}
 	n.InputTokens = min(n.InputTokens*max(1, t.terms.Rounds, f.Rounds), domain.MaxTokens)
@@ -204,6 +206,9 @@ func (t *target) searches(f *chat.Facts) int64 {
 
 // outputBound is the output of all choices where each may have most tokens; 0 = the model's maximum.
 func outputBound(f *chat.Facts, most int64, m *domain.Model) int64 {
+	if f.NoOutput {
+		return 0
+	}
 	if most == 0 {
 		most = m.OutputLimit()
 	}

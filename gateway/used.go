@@ -57,6 +57,9 @@ func (k *call) measure(r provider.Report, delivered func() string) used {
 // countPrompt counts the input: as a chat completion, or where the request cannot be one, all of it as text.
 func (k *call) countPrompt(model string) int64 {
 	body := k.body
+	if k.asked.NoOutput {
+		return provider.CountInputs(model, body)
+	}
 	if !k.door.isChat() {
 		if _, err := k.byChat(); err != nil {
 			return provider.CountText(model, string(body))

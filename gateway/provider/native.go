@@ -18,13 +18,17 @@ import (
 	"llm-gateway/gateway/provider/gemini"
 )
 
-// Native is a Provider that does not speak OpenAI's protocol: requests and answers are translated.
+// Native is a Provider that does not speak OpenAI's protocol: chat completions and their answers are
+// translated; what comes in the provider's own form goes through.
 type Native struct {
 	*upstream
 	translate func(r *chat.Request, model string, maxOutput, created int64) (chat.Exchange, error)
-	url       func(model string, stream bool) *url.URL
-	terms     func(r *chat.Request) (Terms, error)
-	failed    func(body []byte) *chat.Failed
+	// own is a request of another surface than chat completions; ErrForeign where the provider does not speak
+	// it.
+	own    func(r *Request) (chat.Exchange, Terms, error)
+	url    func(r *Request, stream bool) *url.URL
+	terms  func(r *chat.Request) (Terms, error)
+	failed func(body []byte) *chat.Failed
 }
 
 // What Anthropic's own prompts add at most, in tokens: its documentation has up to 530 for tools, and the
@@ -49,12 +53,18 @@ func NewAnthropic(c Config) (*Native, error) {
 	if u.header["Anthropic-Version"] == nil {
 		u.header["Anthropic-Version"] = []string{anthropicVersion}
 	}
-	endpoint := u.under("/v1", "/messages")
+	endpoint, count := u.under("/v1", "/messages"), u.under("/v1", "/messages/count_tokens")
 	return newNative(u, Native{
 		translate: func(r *chat.Request, model string, maxOutput, created int64) (chat.Exchange, error) {
 			return anthropic.Translate(r, anthropic.Target{Model: model, MaxOutput: maxOutput, Created: created})
 		},
-		url:    func(string, bool) *url.URL { return endpoint },
+		own: anthropicOwn,
+		url: func(r *Request, _ bool) *url.URL {
+			if r.Method == MethodCount {
+				return count
+			}
+			return endpoint
+		},
 		terms:  anthropicTerms,
 		failed: anthropic.ErrorOf,
 	}), nil
@@ -122,17 +132,29 @@ func NewGemini(c Config) (*Native, error) {
 		translate: func(r *chat.Request, model string, maxOutput, created int64) (chat.Exchange, error) {
 			return gemini.Translate(r, gemini.Target{Model: model, MaxOutput: maxOutput, Created: created})
 		},
-		url: func(model string, stream bool) *url.URL {
-			if !stream {
-				return u.under("/v1beta", "/models/"+model+":generateContent")
-			}
-			endpoint := u.under("/v1beta", "/models/"+model+":streamGenerateContent")
-			endpoint.RawQuery = "alt=sse"
-			return endpoint
-		},
+		own:    geminiOwn,
+		url:    func(r *Request, stream bool) *url.URL { return geminiURL(u, r, stream) },
 		terms:  geminiTerms,
 		failed: gemini.ErrorOf,
 	}), nil
+}
+
+// geminiURL is where a method of a model is.
+func geminiURL(u *upstream, r *Request, stream bool) *url.URL {
+	method := r.Method
+	switch {
+	case r.Surface == chat.SurfaceEmbeddings:
+		method = "batchEmbedContents"
+	case stream:
+		method = "streamGenerateContent"
+	case r.isChat(), method == "":
+		method = "generateContent"
+	}
+	endpoint := u.under("/v1beta", "/models/"+r.Model+":"+method)
+	if stream {
+		endpoint.RawQuery = "alt=sse"
+	}
+	return endpoint
 }
 
 func newNative(u *upstream, n Native) *Native {
@@ -148,6 +170,11 @@ func newNative(u *upstream, n Native) *Native {
 
 // Prepare implements Provider.
 func (p *Native) Prepare(r *Request) (Terms, error) {
+	if !r.isChat() {
+		exchange, terms, err := p.own(r)
+		r.exchange = exchange
+		return terms, err
+	}
 	request, err := chat.Parse(r.Body)
 	if err != nil {
 		return Terms{}, err
@@ -165,7 +192,7 @@ func (p *Native) message(r *Request, stream bool) (message, error) {
 			return message{}, broken(p.name, false, "the request could not be prepared")
 		}
 	}
-	return message{url: p.url(r.Model, stream), body: r.exchange.Body(), header: r.Header}, nil
+	return message{url: p.url(r, stream), body: r.exchange.Body(), header: r.Header}, nil
 }
 
 // Complete implements Provider.

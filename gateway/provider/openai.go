@@ -9,6 +9,8 @@ import (
 
 	"github.com/tidwall/gjson"
 	"github.com/tidwall/sjson"
+
+	"llm-gateway/gateway/provider/chat"
 )
 
 // OpenAI is a Provider of OpenAI's own protocol: OpenAI itself, Azure, and whatever speaks it.
@@ -70,6 +72,11 @@ const openAIImageTokens = 50_000
 // Prepare implements Provider: the body is sent as it is, but for the model's own name there and the
 // name of the parameter that limits the output.
 func (p *OpenAI) Prepare(r *Request) (Terms, error) {
+	if !r.isChat() {
+		exchange, terms, err := p.ownOf(r)
+		r.exchange = exchange
+		return terms, err
+	}
 	if err := p.rename(r); err != nil {
 		return Terms{}, err
 	}
@@ -108,12 +115,22 @@ func (p *OpenAI) rename(r *Request) (err error) {
 
 // message is the request as it is sent.
 func (p *OpenAI) message(r *Request) (message, error) {
-	if r.sent == nil {
+	if r.sent == nil && r.exchange == nil {
 		if _, err := p.Prepare(r); err != nil {
 			return message{}, broken(p.name, false, "the request could not be prepared")
 		}
 	}
+	if r.exchange != nil {
+		return message{url: p.under("/v1", pathOf[r.Surface]), body: r.exchange.Body(), header: r.Header}, nil
+	}
 	return message{url: p.url(r.Model), body: r.sent, header: r.Header}, nil
+}
+
+// pathOf is where OpenAI serves its other surfaces.
+var pathOf = map[string]string{
+	chat.SurfaceResponses:   "/responses",
+	chat.SurfaceCompletions: "/completions",
+	chat.SurfaceEmbeddings:  "/embeddings",
 }
 
 // Complete implements Provider.
@@ -121,6 +138,9 @@ func (p *OpenAI) Complete(ctx context.Context, r Request) (*Completion, error) {
 	m, err := p.message(&r)
 	if err != nil {
 		return nil, err
+	}
+	if r.exchange != nil {
+		return p.completeBy(ctx, m, r.exchange)
 	}
 	body, err := p.whole(ctx, m)
 	if err != nil {
@@ -140,6 +160,9 @@ func (p *OpenAI) Stream(ctx context.Context, r Request) (Stream, error) {
 	m, err := p.message(&r)
 	if err != nil {
 		return nil, err
+	}
+	if r.exchange != nil {
+		return p.streamBy(ctx, m, r.exchange)
 	}
 	c, err := p.openStream(ctx, m)
 	if err != nil {

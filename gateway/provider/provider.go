@@ -52,6 +52,7 @@ const maxErrorBody = 64 << 10
 // names in passedHeaders go upstream.
 type Request struct {
 	Surface   string // whose form Body and the answer have; "" = chat completions
+	Method    string // what is asked of the model, on surfaces whose path says so
 	Model     string // as the provider names it; "" = as Body does
 	MaxOutput int64  // the most output tokens of the model
 	Body      []byte

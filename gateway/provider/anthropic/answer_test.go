@@ -175,7 +175,7 @@ func TestCitations(t *testing.T) {
 	r := x.Reader()
 	got := ""
 	for _, event := range []string{start, startText, delta(`{"type":"text_delta","text":` + text + `}`), stop,
-		startAt + `{"type":"text","text":"","citations":[]}}`, delta(`{"type":"citations_delta","citation":` + cited + `}`), textOf("漢."), stop, ended("end_turn"), end} {
+		startAt + `{"type":"text","text":"","citations":[]}}`, delta(`{"type":"citations_delta","citation":` + cited + `}`), piece("漢."), stop, ended("end_turn"), end} {
 		chunks, _, err := r.Event([]byte(event), nil)
 		for _, chunk := range chunks {
 			got += gjson.GetBytes(chunk.Data, "choices.0.delta.annotations").Raw

@@ -32,7 +32,7 @@ func delta(of string) string {
 	return `{"type":"content_block_delta","index":0,"delta":` + of + `}`
 }
 
-func textOf(text string) string {
+func piece(text string) string {
 	quoted, _ := json.Marshal(text)
 	return delta(`{"type":"text_delta","text":` + string(quoted) + `}`)
 }
@@ -71,15 +71,15 @@ func TestStreams(t *testing.T) {
 				`{"function":{"arguments":"{\"x\":2}","name":"g"},"id":"b","index":1,"type":"function"}]}`, "tool_calls"},
 		{"redacted thinking", []string{start, startAt + `{"type":"redacted_thinking","data":"ZGF0YQ=="}}`, stop,
 			startAt + `{"type":"thinking","thinking":"","signature":""}}`, delta(`{"type":"thinking_delta","thinking":"H"}`), delta(`{"type":"thinking_delta","thinking":"m"}`),
-			delta(`{"type":"signature_delta","signature":"c2ln"}`), stop, startText, textOf("A"), stop, ended("end_turn"), end},
+			delta(`{"type":"signature_delta","signature":"c2ln"}`), stop, startText, piece("A"), stop, ended("end_turn"), end},
 			`{"content":"A","reasoning_content":"Hm","role":"assistant","thinking_blocks":[{"data":"ZGF0YQ==","index":0,"type":"redacted_thinking"},` +
 				`{"index":1,"signature":"c2ln","thinking":"Hm","type":"thinking"}]}`, "stop"},
-		{"what nobody knows", []string{start, `{"type":"ping"}`, `{"type":"news"}`, startAt + `{"type":"hologram"}}`, textOf("no"), delta(`{"type":"light"}`), stop,
-			startText, delta(`{"type":"light"}`), textOf("yes"), stop, ended("bored"), end}, `{"content":"yes","role":"assistant"}`, "stop"},
-		{"text in other forms", []string{start, startAt + `{"type":"text","text":"a"}}`, textOf("\"\\ü\n\u0001"), textOf(""),
+		{"what nobody knows", []string{start, `{"type":"ping"}`, `{"type":"news"}`, startAt + `{"type":"hologram"}}`, piece("no"), delta(`{"type":"light"}`), stop,
+			startText, delta(`{"type":"light"}`), piece("yes"), stop, ended("bored"), end}, `{"content":"yes","role":"assistant"}`, "stop"},
+		{"text in other forms", []string{start, startAt + `{"type":"text","text":"a"}}`, piece("\"\\ü\n\u0001"), piece(""),
 			delta(`{"text":"b\u00e9","type":"text_delta"}`), `{ "type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"c"}}  `, stop, ended("max_tokens"), end},
 			`{"content":"a\"\\ü\n\u0001béc","role":"assistant"}`, "length"},
-		{"blocks that are not closed", []string{start, startText, textOf("a"), toolStart("a", "f", "{}"), ended("tool_use"), end},
+		{"blocks that are not closed", []string{start, startText, piece("a"), toolStart("a", "f", "{}"), ended("tool_use"), end},
 			`{"content":"a","role":"assistant","tool_calls":[{"function":{"arguments":"{}","name":"f"},"id":"a","index":0,"type":"function"}]}`, "tool_calls"},
 		{"an end without a beginning", []string{end}, `{"content":"","role":"assistant"}`, "stop"},
 		{"a citation at the start", []string{start, startAt + `{"type":"text","text":"a","citations":[{"type":"web_search_result_location","url":"u","title":null}]}}`, stop, ended("end_turn"), end},
@@ -128,7 +128,7 @@ func TestBrokenStreams(t *testing.T) {
 		"other arguments":            {start, toolStart("a", "f", "{}"), jsonOf(`{"x":1`), start, toolStart("b", "f", "{}"), jsonOf(`{"y`)},
 		"fewer arguments":            {start, toolStart("a", "f", "{}"), jsonOf(`{"x":1,`), start, toolStart("b", "f", "{}"), jsonOf(`{"x":1`), stop},
 		"none of the arguments":      {start, toolStart("a", "f", "{}"), jsonOf(`{"x":1,`), start, toolStart("b", "f", "{}"), stop},
-		"a tool that came not again": {start, toolStart("a", "f", "{}"), stop, start, startText, textOf("a"), stop, ended("end_turn"), end},
+		"a tool that came not again": {start, toolStart("a", "f", "{}"), stop, start, startText, piece("a"), stop, ended("end_turn"), end},
 	} {
 		if c := read(t, translated(t, anyRequest), events); c.err == nil || c.done || c.finish != "" {
 			t.Errorf("%s: %v, done %t, finish %q", name, c.err, c.done, c.finish)
@@ -139,7 +139,7 @@ func TestBrokenStreams(t *testing.T) {
 // TestBegunAgain holds that what served last is what is reported, and what the client was told first stays.
 func TestBegunAgain(t *testing.T) {
 	again := strings.NewReplacer("msg_1", "msg_2", "claude-x", "claude-y", `"input_tokens":3`, `"input_tokens":8`).Replace(start)
-	c := read(t, translated(t, anyRequest), []string{start, startText, textOf("a"), ended("max_tokens"), again})
+	c := read(t, translated(t, anyRequest), []string{start, startText, piece("a"), ended("max_tokens"), again})
 	if r := c.report; !r.Partial || r.Usage.Input != 8 || r.Usage.Output != 1 || r.Model != "claude-y" || r.UpstreamID != "msg_1" || r.FinishReason != "" {
 		t.Errorf("%+v of %+v", r, r.Usage)
 	}
@@ -151,7 +151,7 @@ func TestErrorEvents(t *testing.T) {
 		`{"type":"error","error":{"type":"news","message":"m"},"request_id":"r"}`:     {Message: "m", Type: "server_error", Code: "news"},
 		`{"type":"error"}`: {Message: "The provider reported an error.", Type: "server_error"},
 	} {
-		c := read(t, translated(t, anyRequest), []string{start, startText, textOf("a"), event})
+		c := read(t, translated(t, anyRequest), []string{start, startText, piece("a"), event})
 		var failed *chat.Failed
 		if !errors.As(c.err, &failed) || *failed != want || c.report.Usage == nil || !c.report.Partial {
 			t.Errorf("%s: %+v %+v", event, c.err, c.report)
@@ -191,10 +191,10 @@ func TestFrame(t *testing.T) {
 func TestTextAllocatesNothing(t *testing.T) {
 	r := translated(t, anyRequest).Reader()
 	chunks := make([]chat.Chunk, 0, 4)
-	for _, event := range []string{start, startText, textOf("warm up, with room")} {
+	for _, event := range []string{start, startText, piece("warm up, with room")} {
 		r.Event([]byte(event), nil)
 	}
-	event := []byte(textOf("Hello, world"))
+	event := []byte(piece("Hello, world"))
 	if n := testing.AllocsPerRun(100, func() { r.Event(event, chunks[:0]) }); n > 0 {
 		t.Errorf("%v allocations for a piece of text", n)
 	}
@@ -204,7 +204,7 @@ func BenchmarkText(b *testing.B) {
 	r := (&exchange{target: Target{Model: "m"}}).Reader()
 	r.Event([]byte(start), nil)
 	r.Event([]byte(startText), nil)
-	event, chunks := []byte(textOf("Hello, world")), make([]chat.Chunk, 0, 4)
+	event, chunks := []byte(piece("Hello, world")), make([]chat.Chunk, 0, 4)
 	b.ReportAllocs()
 	for b.Loop() {
 		r.Event(event, chunks[:0])
@@ -215,11 +215,11 @@ func BenchmarkText(b *testing.B) {
 // and nothing comes after the end.
 func FuzzReader(f *testing.F) {
 	for _, events := range [][]string{
-		{start, startText, textOf("a\n"), stop, ended("end_turn"), end},
+		{start, startText, piece("a\n"), stop, ended("end_turn"), end},
 		{start, toolStart("a", "person", "{}"), jsonOf(`{"x":1}`), stop, ended("tool_use"), end},
 		{start, toolStart("a", "f", "{}"), jsonOf(`{"x"`), start, toolStart("a", "f", "{}"), jsonOf(`{"x":1}`), stop, end},
 		{start, startAt + `{"type":"thinking"}}`, delta(`{"type":"thinking_delta","thinking":"a"}`), stop, `{"type":"error"}`},
-		{startText, delta(`{"type":"citations_delta","citation":{"type":"web_search_result_location","url":"u"}}`), textOf("a"), end},
+		{startText, delta(`{"type":"citations_delta","citation":{"type":"web_search_result_location","url":"u"}}`), piece("a"), end},
 	} {
 		f.Add(strings.Join(events, "\n"))
 	}

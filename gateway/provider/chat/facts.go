@@ -38,6 +38,7 @@ type Facts struct {
 	PredictionLen int64 // bytes of a predicted output: rejected predictions are billed as output
 	ServiceTier   string
 	EndUser       string
+	NoOutput      bool // it has no output tokens: embeddings, counts
 }
 
 // Foreign is a request of another API than chat completions, read: it can be served by any provider, by way
