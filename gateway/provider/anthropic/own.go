@@ -146,11 +146,11 @@ func (o *own) Answer(native []byte) (*chat.Completion, error) {
 	report := reportOf(m)
 	report.FinishReason = finishOf(m.Get("stop_reason").Str, m.Get(`content.#(type=="tool_use")`).Exists())
 	bill(&report, UsageOf(m.Get("usage")), m.Get("usage.iterations"))
-	return &chat.Completion{Body: native, Report: report, Text: func() string { return textOf(m.Get("content")) }}, nil
+	return &chat.Completion{Body: native, Report: report, Text: func() string { return writtenIn(m.Get("content")) }}, nil
 }
 
-// textOf is all that was written in a message: its text, its thinking, its calls.
-func textOf(content gjson.Result) string {
+// writtenIn is all that was written in a message: its text, its thinking, its calls.
+func writtenIn(content gjson.Result) string {
 	var text strings.Builder
 	content.ForEach(func(_, b gjson.Result) bool {
 		text.WriteString(b.Get("text").Str + b.Get("thinking").Str + b.Get("name").Str)

@@ -65,7 +65,7 @@ func (f *foreign) Answer(completion []byte) ([]byte, error) {
 	c := gjson.ParseBytes(completion)
 	choice := c.Get("choices.0")
 	m := choice.Get("message")
-	if !json.Valid(completion) || !m.IsObject() {
+	if !json.Valid(completion) || !choice.IsObject() { // what a filter stopped may have no message
 		return nil, errNoAnswer
 	}
 	blocks := blocksOf(m)

@@ -181,7 +181,7 @@ func (t *translator) assistant(blocks []placed) {
 		}
 	}
 	if len(parts) > 0 {
-		m.Content = contentOf(parts)
+		m.Content = spoken(parts)
 	}
 	m.ThinkingBlocks, m.ReasoningContent = thoughts.blocks, thoughts.text()
 	m.ExtraContent = signed(thoughts.ofMessage)
@@ -192,6 +192,18 @@ func (t *translator) assistant(blocks []placed) {
 		m.Content = ""
 	}
 	t.out.Messages = append(t.out.Messages, m)
+}
+
+// spoken is what the model said: one text, cut into blocks only where something is cited, or marked.
+func spoken(parts []part) any {
+	var text strings.Builder
+	for i := range parts {
+		if parts[i].CacheControl != nil {
+			return contentOf(parts)
+		}
+		text.WriteString(*parts[i].Text)
+	}
+	return text.String()
 }
 
 func (t *translator) call(b placed, signature string) chat.ReplyCall {

@@ -23,6 +23,7 @@ type writer struct {
 	signature string // Google's, of the message: waits for the end of the text
 	calls     []*call
 	next      int // of calls: the one that is being written, or the next to be
+	held      []func() // what waits for a call to be complete
 	refused   bool
 	finish    string
 	usage     gjson.Result
@@ -90,6 +91,7 @@ func (w *writer) finished(reason string) {
 // closeAll ends what is open or waits.
 func (w *writer) closeAll() {
 	w.advance(true)
+	w.release(true)
 	w.signText()
 	w.stop()
 }
@@ -157,6 +159,7 @@ func (w *writer) delta(d gjson.Result) {
 		return true
 	})
 	w.advance(false)
+	w.release(false)
 }
 
 func (w *writer) text(v gjson.Result) {
@@ -182,11 +185,38 @@ func (w *writer) piece(kind, token string) {
 	if len(token) <= len(`""`) || token[0] != '"' {
 		return
 	}
-	if w.open != kind {
-		w.advance(true)
-		w.start(kind, pieces[kind].start)
+	w.after(func() {
+		if w.open != kind {
+			w.start(kind, pieces[kind].start)
+		}
+		w.add(pieces[kind].delta + token + "}")
+	})
+}
+
+// after writes what belongs to no call: behind the calls, if one is open or waits. Where that is not complete
+// yet, more of it may come, and it waits for that.
+func (w *writer) after(do func()) {
+	w.advance(false)
+	if len(w.held) > 0 || w.open == "tool_use" && !json.Valid(w.calls[w.next].arguments) {
+		w.held = append(w.held, do)
+		return
 	}
-	w.add(pieces[kind].delta + token + "}")
+	if w.open == "tool_use" {
+		w.advance(true)
+	}
+	do()
+}
+
+// release writes what was held, once the open call is complete, or, with force, ended.
+func (w *writer) release(force bool) {
+	if len(w.held) == 0 || !force && w.open == "tool_use" && !json.Valid(w.calls[w.next].arguments) {
+		return
+	}
+	w.advance(true)
+	for _, do := range w.held {
+		do()
+	}
+	w.held = nil
 }
 
 // start opens a block and closes the one before.
@@ -216,16 +246,16 @@ func (w *writer) signThought(b gjson.Result) {
 	signature := b.Get("signature")
 	switch {
 	case b.Get("type").Str == "redacted_thinking":
-		w.advance(true)
-		w.start("redacted_thinking", string(encode(block{Type: "redacted_thinking", Data: b.Get("data").Str})))
-		w.stop()
+		w.after(func() {
+			w.start("redacted_thinking", string(encode(block{Type: "redacted_thinking", Data: b.Get("data").Str})))
+			w.stop()
+		})
 	case signature.Str == "":
 	case w.open == "thinking":
 		w.add(`{"type":"signature_delta","signature":` + signature.Raw + "}")
 		w.stop()
 	default:
-		w.advance(true)
-		w.mark(signature.Str)
+		w.after(func() { w.mark(signature.Str) })
 	}
 }
 

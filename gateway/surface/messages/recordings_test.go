@@ -1,0 +1,337 @@
+package messages
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tidwall/gjson"
+
+	"llm-gateway/gateway/provider/anthropic"
+	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/gemini"
+)
+
+// recordingsDir holds recorded traffic of real providers; it is beside the project, not in it.
+const recordingsDir = "../../../../shared/replay/recordings"
+
+// recorded is one step of a recording.
+type recorded struct {
+	name, request string // request is "" where it was not recorded
+	status        int64
+	stream        bool
+	body          string
+	input         int64 // tokens that were billed
+}
+
+// recordings are all recorded answers of an endpoint; the test is skipped where they are absent.
+func recordings(t *testing.T, endpoint string) (all []recorded) {
+	t.Helper()
+	index, err := os.ReadFile(filepath.Join(recordingsDir, "index.json"))
+	if err != nil {
+		t.Skip("the recordings of ../shared are absent: ", err)
+	}
+	for _, r := range gjson.ParseBytes(index).Array() {
+		if r.Get("endpoint").Str != endpoint {
+			continue
+		}
+		file, err := os.ReadFile(filepath.Join(recordingsDir, r.Get("id").Str+".json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, s := range gjson.GetBytes(file, "steps").Array() {
+			one := recorded{name: r.Get("id").Str + "/" + itoa(i), status: s.Get("status").Int(), stream: s.Get("stream").Bool(), body: s.Get("response.body").Str}
+			if q := s.Get("request"); q.IsObject() {
+				one.request = compact(q.Raw)
+			}
+			u := s.Get("usage_raw")
+			one.input = u.Get("input_tokens").Int() + u.Get("cache_creation_input_tokens").Int() + u.Get("cache_read_input_tokens").Int()
+			all = append(all, one)
+		}
+	}
+	return all
+}
+
+// dataOf is the data of the events of a stream.
+func dataOf(body string) (events []string) {
+	for line := range strings.Lines(body) {
+		if data, ok := strings.CutPrefix(strings.TrimRight(line, "\r\n"), "data: "); ok {
+			events = append(events, data)
+		}
+	}
+	return events
+}
+
+// TestRecordedRequests: what was billed is within what the facts bound, and what can be asked elsewhere is a chat
+// completion.
+func TestRecordedRequests(t *testing.T) {
+	refusals := map[string]string{"an-cite/0": "messages[2].content[0].content[0].citations",
+		"an-basic-2/0": "messages[0].content[1].source.type", "an-cread-1/0": "messages[1].content[0].type"}
+	n := 0
+	for _, r := range recordings(t, "messages") {
+		if r.request == "" {
+			continue
+		}
+		n++
+		f, err := Facts([]byte(r.request))
+		if err != nil {
+			t.Errorf("%s: %v", r.name, err)
+			continue
+		}
+		const imageTokens = 5000 // as the provider's terms have it
+		bound := f.InputBytes + 64 + f.Images*imageTokens - f.ImageBytes
+		if bound < r.input && !f.Opaque {
+			t.Errorf("%s: %d tokens, bound by %d", r.name, r.input, bound)
+		}
+		foreign, err := Foreign([]byte(r.request), "x", 0)
+		var refused *chat.Unsupported
+		if errors.As(err, &refused) {
+			if refusals[r.name] != refused.Param {
+				t.Errorf("%s: %v", r.name, err)
+			}
+			continue
+		}
+		if _, err := chat.Parse(foreign.Chat()); err != nil {
+			t.Errorf("%s: %v", r.name, err)
+		}
+	}
+	if n < 25 {
+		t.Errorf("only %d recorded requests", n)
+	}
+}
+
+// exchangeOf translates a request's way to another provider, for its way back.
+func exchangeOf(t *testing.T, translate func(*chat.Request) (chat.Exchange, error)) chat.Exchange {
+	t.Helper()
+	q, err := chat.Parse(foreignOf(t, asked).Chat())
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := translate(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+func toAnthropic(q *chat.Request) (chat.Exchange, error) {
+	return anthropic.Translate(q, anthropic.Target{Model: "claude-sonnet-4-5", MaxOutput: 64000, Created: 1})
+}
+
+func toGemini(q *chat.Request) (chat.Exchange, error) {
+	return gemini.Translate(q, gemini.Target{Model: "gemini-3-pro", MaxOutput: 64000, Created: 1})
+}
+
+// chunksOf reads a recorded stream as chat chunks; not ok where it tells of an error.
+func chunksOf(t *testing.T, x chat.Exchange, body string) (chunks []string, ok bool) {
+	t.Helper()
+	r := x.Reader()
+	for _, data := range dataOf(body) {
+		some, done, err := r.Event([]byte(data), nil)
+		if err != nil {
+			return nil, false
+		}
+		for _, c := range some {
+			chunks = append(chunks, string(c.Data))
+		}
+		if done {
+			break
+		}
+	}
+	some, _ := r.End(nil)
+	for _, c := range some {
+		chunks = append(chunks, string(c.Data))
+	}
+	return chunks, true
+}
+
+// TestThereAndBack: a recorded answer of Anthropic's, told as a chat completion and in its own form again, is what
+// it was.
+func TestThereAndBack(t *testing.T) {
+	x, n := exchangeOf(t, toAnthropic), 0
+	for _, r := range recordings(t, "messages") {
+		if r.status != 200 {
+			continue
+		}
+		n++
+		var got, want gjson.Result
+		if r.stream {
+			chunks, ok := chunksOf(t, x, r.body)
+			if !ok {
+				t.Errorf("%s: cannot be read", r.name)
+				continue
+			}
+			// A call that began again goes on under the id that the client has seen.
+			got, want = stream(t, foreignOf(t, asked).Writer(), chunks), nativeOf(strings.ReplaceAll(r.body, "toolu_second", "toolu_first"))
+		} else {
+			completion, err := x.Answer([]byte(r.body))
+			if err != nil {
+				t.Errorf("%s: %v", r.name, err)
+				continue
+			}
+			answer, err := foreignOf(t, asked).Answer(completion.Body)
+			if err != nil {
+				t.Errorf("%s: %v", r.name, err)
+				continue
+			}
+			got, want = gjson.ParseBytes(answer), gjson.Parse(r.body)
+		}
+		compare(t, r.name, got, want)
+	}
+	if n < 30 {
+		t.Errorf("only %d recorded answers", n)
+	}
+}
+
+// nativeOf is the message of a recorded stream of Anthropic's. Of two starts the later counts.
+func nativeOf(body string) gjson.Result {
+	g := gathered{}
+	var usage gjson.Result
+	for _, data := range dataOf(body) {
+		e := gjson.Parse(data)
+		switch kind := e.Get("type").Str; kind {
+		case "message_start":
+			g, usage = gathered{message: map[string]any{"model": e.Get("message.model").Str}}, e.Get("message.usage")
+		case "content_block_start":
+			g.open = false
+			_ = g.block(kind, e)
+		case "content_block_delta":
+			_ = g.block(kind, e)
+		case "message_delta":
+			g.message["stop_reason"] = e.Get("delta.stop_reason").Str
+			merged := usage.Value().(map[string]any)
+			e.Get("usage").ForEach(func(key, v gjson.Result) bool {
+				if v.Type != gjson.Null {
+					merged[key.Str] = v.Value()
+				}
+				return true
+			})
+			g.message["usage"] = merged
+		}
+	}
+	return g.result()
+}
+
+// told is what must survive of an answer: text, calls, why it stopped, what it used.
+func told(m gjson.Result) (text, calls, rest string) {
+	m.Get("content").ForEach(func(_, b gjson.Result) bool {
+		text += b.Get("text").Str
+		if b.Get("type").Str == "tool_use" {
+			calls += b.Get("id").Str + " " + b.Get("name").Str + " " + compact(b.Get("input").Raw) + "\n"
+		}
+		return true
+	})
+	rest = m.Get("stop_reason").Str + " " + m.Get("model").Str
+	for _, count := range []string{"input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens", "output_tokens_details.thinking_tokens"} {
+		rest += " " + itoa(int(m.Get("usage."+count).Int()))
+	}
+	return text, calls, rest
+}
+
+func compare(t *testing.T, name string, got, want gjson.Result) {
+	t.Helper()
+	text, calls, rest := told(got)
+	wantText, wantCalls, wantRest := told(want)
+	if text != wantText || calls != wantCalls || rest != wantRest {
+		t.Errorf("%s:\n got %q %q %s\nwant %q %q %s", name, text, calls, rest, wantText, wantCalls, wantRest)
+	}
+	var signatures, wanted []string
+	for _, s := range got.Get(`content.#(type=="thinking")#.signature`).Array() {
+		signatures = append(signatures, s.Str)
+	}
+	for _, s := range want.Get(`content.#(type=="thinking")#.signature`).Array() {
+		wanted = append(wanted, s.Str)
+	}
+	if strings.Join(signatures, "") != strings.Join(wanted, "") {
+		t.Errorf("%s: signatures %q, want %q", name, signatures, wanted)
+	}
+}
+
+// TestGoogleAndBack: the signatures of recorded answers of Google's come back where they were, when the client
+// sends the answer back.
+func TestGoogleAndBack(t *testing.T) {
+	x, n := exchangeOf(t, toGemini), 0
+	for _, r := range append(recordings(t, "generateContent"), recordings(t, "streamGenerateContent")...) {
+		if r.status != 200 {
+			continue
+		}
+		var message gjson.Result
+		if r.stream {
+			chunks, ok := chunksOf(t, x, r.body)
+			if !ok {
+				continue
+			}
+			message = stream(t, foreignOf(t, asked).Writer(), chunks)
+		} else {
+			completion, err := x.Answer([]byte(r.body))
+			if err != nil {
+				continue
+			}
+			answer, err := foreignOf(t, asked).Answer(completion.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			message = gjson.ParseBytes(answer)
+		}
+		if message.Get("content.#").Int() == 0 {
+			continue
+		}
+		again := `{"model":"gemini-3-pro","max_tokens":9,"messages":[{"role":"user","content":"q"},{"role":"assistant","content":` + message.Get("content").Raw + `},{"role":"user","content":"go on"}]}`
+		var sent []string
+		googleSignatures(gjson.GetBytes(foreignOf(t, again).Chat(), "messages"), "thought_signature", &sent)
+		var signed []string
+		googleSignatures(gjson.Parse("["+strings.Join(append(dataOf(r.body), r.body), ",")+"]"), "thoughtSignature", &signed)
+		for _, s := range sent {
+			n++
+			if !strings.Contains(strings.Join(signed, "\n"), s) {
+				t.Errorf("%s: %q is none of Google's signatures", r.name, s)
+			}
+		}
+		if len(signed) > 0 && len(sent) == 0 {
+			t.Errorf("%s: %d signatures are lost", r.name, len(signed))
+		}
+	}
+	if n == 0 {
+		t.Error("no recorded signatures")
+	}
+}
+
+// googleSignatures are all strings of that name in a JSON.
+func googleSignatures(v gjson.Result, name string, into *[]string) {
+	if !v.IsObject() && !v.IsArray() {
+		return
+	}
+	v.ForEach(func(key, value gjson.Result) bool {
+		if key.Str == name && value.Type == gjson.String {
+			*into = append(*into, value.Str)
+		}
+		googleSignatures(value, name, into)
+		return true
+	})
+}
+
+// TestOpenAIAndBack: every recorded stream and answer of OpenAI's and of those that speak its API becomes a whole
+// message with the same text and calls.
+func TestOpenAIAndBack(t *testing.T) {
+	for _, r := range recordings(t, "chat") {
+		if r.status != 200 || strings.Contains(r.body, `"error":{`) {
+			continue
+		}
+		if !r.stream {
+			if _, err := foreignOf(t, asked).Answer([]byte(r.body)); err != nil {
+				t.Errorf("%s: %v", r.name, err)
+			}
+			continue
+		}
+		var text strings.Builder
+		for _, data := range dataOf(r.body) {
+			text.WriteString(gjson.Get(data, "choices.0.delta.content").Str + gjson.Get(data, "choices.0.delta.refusal").Str)
+		}
+		got, calls, _ := told(stream(t, foreignOf(t, asked).Writer(), dataOf(r.body)))
+		if got != text.String() || strings.Contains(r.body, `"tool_calls":[`) != (calls != "") {
+			t.Errorf("%s: %q %q, want %q", r.name, got, calls, text.String())
+		}
+	}
+}
