@@ -160,7 +160,7 @@ func checkOwn(t *testing.T, r ownRecording, got chat.Report, text string) {
 		u.WebSearch != use.Get("web_search_requests").Int() || u.CacheWrite5m+u.CacheWrite1h != use.Get("cache_write_tokens").Int() {
 		t.Errorf("%s: %+v, want %s", r.name, u, use.Raw)
 	}
-	for _, word := range strings.Fields(r.expect.Get("text").Str) {
+	for word := range strings.FieldsSeq(r.expect.Get("text").Str) {
 		if !strings.Contains(text, word) {
 			t.Errorf("%s: %q is not in %q", r.name, word, text)
 		}

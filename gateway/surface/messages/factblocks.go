@@ -38,7 +38,7 @@ func (r *factReader) system(v gjson.Result) {
 
 func (r *factReader) messages(v gjson.Result) {
 	if v.IsArray() && !v.Get("0").Exists() {
-		r.fail("messages", "`messages` must have at least one message.")
+		r.failf("messages", "`messages` must have at least one message.")
 	}
 	r.each("messages", v, r.message)
 }
@@ -46,7 +46,7 @@ func (r *factReader) messages(v gjson.Result) {
 func (r *factReader) message(param string, m gjson.Result) {
 	role := m.Get("role").Str
 	if role != roleUser && role != roleAssistant && role != roleSystem {
-		r.fail(param+".role", "`%s.role` must be user, assistant or system.", param)
+		r.failf(param+".role", "`%s.role` must be user, assistant or system.", param)
 	}
 	r.known(m, "role", "content", "clear_at", "output_config")
 	if content := m.Get("content"); content.Type != gjson.Null || role != roleSystem {
@@ -172,7 +172,7 @@ func (r *factReader) spelling(param string, t gjson.Result) {
 	t.ForEach(func(key, _ gjson.Result) bool {
 		for _, name := range []string{"type", "max_uses"} {
 			if k := key.String(); k != name && strings.EqualFold(k, name) {
-				r.fail(param+"."+k, "Unknown field %q: did you mean %q?", k, name)
+				r.failf(param+"."+k, "Unknown field %q: did you mean %q?", k, name)
 			}
 		}
 		return true

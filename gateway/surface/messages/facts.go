@@ -47,11 +47,11 @@ func facts(body []byte, limited bool) (*chat.Facts, error) {
 	})
 	switch {
 	case r.f.Model == "":
-		r.fail("model", "`model` is missing.")
+		r.failf("model", "`model` is missing.")
 	case !seen["messages"]:
-		r.fail("messages", "`messages` is missing.")
+		r.failf("messages", "`messages` is missing.")
 	case limited && !seen["max_tokens"]:
-		r.fail("max_tokens", "`max_tokens` is missing.")
+		r.failf("max_tokens", "`max_tokens` is missing.")
 	}
 	if r.err != nil {
 		return nil, r.err
@@ -72,7 +72,7 @@ type factReader struct {
 	err         error
 }
 
-func (r *factReader) fail(param, format string, args ...any) {
+func (r *factReader) failf(param, format string, args ...any) {
 	if r.err == nil {
 		r.err = chat.Invalid(param, format, args...)
 	}
@@ -158,7 +158,7 @@ func (r *factReader) option(name string, v gjson.Result) {
 func (r *factReader) other(name string) {
 	for _, known := range readFields {
 		if strings.EqualFold(known, name) {
-			r.fail(name, "Unknown field %q: did you mean %q?", name, known)
+			r.failf(name, "Unknown field %q: did you mean %q?", name, known)
 		}
 	}
 	if !slices.Contains(plainFields, name) {
@@ -173,7 +173,7 @@ func (r *factReader) tier(name string) {
 	case "standard_only":
 		r.f.ServiceTier = "default"
 	default:
-		r.fail("service_tier", "`service_tier` must be auto or standard_only.")
+		r.failf("service_tier", "`service_tier` must be auto or standard_only.")
 	}
 }
 
@@ -213,14 +213,14 @@ func (r *factReader) known(v gjson.Result, fields ...string) {
 
 func (r *factReader) each(param string, v gjson.Result, do func(param string, v gjson.Result)) {
 	if !v.IsArray() {
-		r.fail(param, "`%s` must be an array.", param)
+		r.failf(param, "`%s` must be an array.", param)
 		return
 	}
 	i := 0
 	v.ForEach(func(_, element gjson.Result) bool {
 		at := param + "[" + strconv.Itoa(i) + "]"
 		if !element.IsObject() {
-			r.fail(at, "`%s` must be an object.", at)
+			r.failf(at, "`%s` must be an object.", at)
 		} else {
 			do(at, element)
 		}
@@ -231,14 +231,14 @@ func (r *factReader) each(param string, v gjson.Result, do func(param string, v 
 
 func (r *factReader) text(param string, v gjson.Result) string {
 	if v.Type != gjson.String {
-		r.fail(param, "`%s` must be a string.", param)
+		r.failf(param, "`%s` must be a string.", param)
 	}
 	return v.Str
 }
 
 func (r *factReader) boolean(param string, v gjson.Result) bool {
 	if !v.IsBool() {
-		r.fail(param, "`%s` must be true or false.", param)
+		r.failf(param, "`%s` must be true or false.", param)
 	}
 	return v.Bool()
 }
@@ -247,7 +247,7 @@ func (r *factReader) boolean(param string, v gjson.Result) bool {
 func (r *factReader) count(param string, v gjson.Result, least, most int64) int64 {
 	n, err := strconv.ParseInt(v.Raw, 10, 64)
 	if v.Type != gjson.Number || err != nil || n < least || n > most {
-		r.fail(param, "`%s` must be a whole number from %d to %d.", param, least, most)
+		r.failf(param, "`%s` must be a whole number from %d to %d.", param, least, most)
 		return least
 	}
 	return n

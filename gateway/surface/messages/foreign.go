@@ -87,7 +87,7 @@ func (t *translator) known(name string, v gjson.Result) {
 	case (name == "mcp_servers" || name == "fallbacks") && v.IsArray() && !v.Get("0").Exists():
 	case name == "context_management" && clearing(v):
 	default:
-		t.refuse(name)
+		t.refuse(firstOf(name, `""`))
 	}
 }
 

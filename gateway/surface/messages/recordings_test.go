@@ -86,8 +86,7 @@ func TestRecordedRequests(t *testing.T) {
 			t.Errorf("%s: %d tokens, bound by %d", r.name, r.input, bound)
 		}
 		foreign, err := Foreign([]byte(r.request), "x", 0)
-		var refused *chat.Unsupported
-		if errors.As(err, &refused) {
+		if refused, ok := errors.AsType[*chat.Unsupported](err); ok {
 			if refusals[r.name] != refused.Param {
 				t.Errorf("%s: %v", r.name, err)
 			}

@@ -136,9 +136,9 @@ func (t *translator) result(b placed) (shown []part) {
 	m := message{Role: chat.RoleTool, ToolCallID: t.name(b.param+".tool_use_id", b.Get("tool_use_id")), CacheControl: object(b.Get("cache_control"))}
 	var texts []string
 	content := b.Get("content")
-	switch {
-	case content.Type == gjson.Null:
-	case content.Type == gjson.String:
+	switch content.Type {
+	case gjson.Null:
+	case gjson.String:
 		texts = []string{content.Str}
 	default:
 		t.each(b.param+".content", content, func(param string, inner gjson.Result) {

@@ -22,7 +22,7 @@ type writer struct {
 	reasoned  bool   // reasoning has come as text
 	signature string // Google's, of the message: waits for the end of the text
 	calls     []*call
-	next      int // of calls: the one that is being written, or the next to be
+	next      int      // of calls: the one that is being written, or the next to be
 	held      []func() // what waits for a call to be complete
 	refused   bool
 	finish    string
