@@ -55,7 +55,7 @@ func (k *call) ready(t *target) error {
 		if t.foreign, err = k.byChat(); err != nil {
 			return err
 		}
-		t.request.Surface, t.request.Method, t.request.Body = k.door.hub(), "", k.chat
+		t.request.Surface, t.request.Method, t.request.Body, t.request.Made = k.door.hub(), "", k.chat, true
 		t.terms, err = t.upstream.Prepare(&t.request)
 	}
 	return unsupported(err)

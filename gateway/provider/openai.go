@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/tidwall/gjson"
 	"github.com/tidwall/sjson"
@@ -89,6 +90,9 @@ func (p *OpenAI) Prepare(r *Request) (Terms, error) {
 // rename puts the names of this upstream into the body.
 func (p *OpenAI) rename(r *Request) (err error) {
 	r.sent = r.Body
+	if r.Made {
+		r.sent = p.plain(r)
+	}
 	if r.Model != "" && gjson.GetBytes(r.sent, "model").Str != r.Model {
 		r.sent, err = sjson.SetRawBytes(r.sent, "model", []byte(strconv.Quote(r.Model)))
 	}
@@ -111,6 +115,18 @@ func (p *OpenAI) rename(r *Request) (err error) {
 	}
 	r.sent, err = sjson.SetRawBytes(r.sent, p.outputLimit, []byte(limit.Raw))
 	return err
+}
+
+// plain takes out of a body that was made here what OpenAI's models refuse: what other providers' turns left
+// in it, and an effort where there is no reasoning.
+func (p *OpenAI) plain(r *Request) []byte {
+	name := strings.TrimPrefix(r.Model, "ft:")
+	for _, reasoning := range [...]string{"o1", "o3", "o4", "gpt-5", "gpt-6"} {
+		if !p.own || strings.HasPrefix(name, reasoning) && !strings.Contains(name, "-chat") {
+			return chat.Plain(r.Body)
+		}
+	}
+	return chat.Plain(r.Body, "reasoning_effort")
 }
 
 // message is the request as it is sent.

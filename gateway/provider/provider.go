@@ -57,6 +57,9 @@ type Request struct {
 	MaxOutput int64  // the most output tokens of the model
 	Body      []byte
 	Header    http.Header
+	// Made says that the gateway itself made Body, from a request of another surface: it may have what only
+	// this project's translators know.
+	Made bool
 	// Order and Attempt choose among several keys: attempts of one Order go to different ones.
 	Order   uint64
 	Attempt int
