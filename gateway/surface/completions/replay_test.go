@@ -1,0 +1,149 @@
+package completions
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tidwall/gjson"
+
+	"llm-gateway/gateway/provider/chat"
+)
+
+// recordingsDir holds recorded traffic of real providers; it is beside the project, not in it.
+const recordingsDir = "../../../../shared/replay/recordings"
+
+// steps are the recorded calls of an endpoint that were answered well.
+func steps(t *testing.T, endpoint string) map[string]gjson.Result {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(recordingsDir, "*.json"))
+	if err != nil || len(files) == 0 {
+		t.Skip("the recordings of ../shared are absent: ", err)
+	}
+	out := map[string]gjson.Result{}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if recording := gjson.ParseBytes(data); recording.Get("endpoint").Str == endpoint {
+			for i, step := range recording.Get("steps").Array() {
+				if step.Get("status").Int() == 200 {
+					out[recording.Get("id").Str+"/"+string(rune('0'+i))] = step
+				}
+			}
+		}
+	}
+	return out
+}
+
+// events are the data of a recorded stream's events.
+func events(body string) (out []string) {
+	for line := range strings.SplitSeq(body, "\n") {
+		if data, ok := strings.CutPrefix(line, "data: "); ok {
+			out = append(out, strings.TrimSuffix(data, "\r"))
+		}
+	}
+	return out
+}
+
+func TestRecordings(t *testing.T) {
+	t.Parallel()
+	calls := steps(t, "completions")
+	if len(calls) < 2 {
+		t.Errorf("only %d recorded completions", len(calls))
+	}
+	for name, step := range calls {
+		request := step.Get("request").Raw
+		f, err := Facts([]byte(request))
+		if err != nil || f.Opaque || f.InputBytes+64 < step.Get("expect.usage.prompt_tokens").Int() {
+			t.Errorf("%s: %+v, %v", name, f, err)
+			continue
+		}
+		x, err := Own([]byte(request), f.Model)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		body := step.Get("response.body").Str
+		if f.Stream {
+			checkStream(t, name, x, events(body), step)
+			continue
+		}
+		answer, err := x.Answer([]byte(body))
+		if err != nil || string(answer.Body) != body || !strings.HasPrefix(answer.Text(), step.Get("expect.text").Str) {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		checkReport(t, name, answer.Report, step)
+		if choices := int64(len(gjson.Get(body, "choices").Array())); choices != f.Choices {
+			t.Errorf("%s: %d choices; %d were reserved for", name, choices, f.Choices)
+		}
+	}
+}
+
+func checkReport(t *testing.T, name string, got chat.Report, step gjson.Result) {
+	t.Helper()
+	want := step.Get("expect")
+	if got.Model != want.Get("model").Str || got.UpstreamID == "" || got.FinishReason == "" || got.Partial {
+		t.Errorf("%s: %+v", name, got)
+	}
+	use := want.Get("usage")
+	if (got.Usage != nil) != use.IsObject() {
+		t.Errorf("%s: a usage of %+v; want %s", name, got.Usage, use.Raw)
+	} else if u := got.Usage; u != nil && (u.Input != use.Get("prompt_tokens").Int() || u.Output != use.Get("completion_tokens").Int()) {
+		t.Errorf("%s: %+v; want %s", name, u, use.Raw)
+	}
+}
+
+// checkStream reads a recorded stream whole, and all that may be left of it when it is cut.
+func checkStream(t *testing.T, name string, x chat.Exchange, data []string, step gjson.Result) {
+	t.Helper()
+	for n := range data {
+		if _, text, _, ended, report := readAll(t, x, data[:n]...); ended || !strings.HasPrefix(step.Get("expect.text").Str, text) || report.Usage != nil {
+			t.Errorf("%s: %d events: ended %v, %q", name, n, ended, text)
+		}
+	}
+	passed, text, _, ended, report := readAll(t, x, data...)
+	if want := strings.Join(data[:len(data)-1], "\n") + "\n"; !ended || passed != want || text != step.Get("expect.text").Str {
+		t.Errorf("%s: ended %v, %q, passed on\n%s", name, ended, text, passed)
+	}
+	checkReport(t, name, report, step)
+}
+
+// TestChatRecordings: what chat completions say, completions say too.
+func TestChatRecordings(t *testing.T) {
+	t.Parallel()
+	n := 0
+	for name, step := range steps(t, "chat") {
+		if strings.Contains(step.Get("features").Raw, `"midstream_error"`) || step.Get("expect.tool_calls.0").Exists() {
+			continue
+		}
+		n++
+		body, f := step.Get("response.body").Str, foreignOf(t)
+		want := step.Get("expect.text").Str
+		if !step.Get("stream").Bool() {
+			out, err := f.Answer([]byte(body))
+			v, of := gjson.ParseBytes(out), gjson.Parse(body)
+			if err != nil || v.Get("choices.0.finish_reason").Str != of.Get("choices.0.finish_reason").Str || !strings.HasPrefix(v.Get("choices.0.text").Str, want) ||
+				v.Get("usage.total_tokens").Raw != of.Get("usage.total_tokens").Raw {
+				t.Errorf("%s: %v, %s\nfor %s", name, err, out, body)
+			}
+			continue
+		}
+		w := f.Writer()
+		var chunks []chat.Chunk
+		for _, event := range events(body) {
+			chunks = w.Chunk([]byte(event), chunks)
+		}
+		g := gather(t, w.End(chunks))
+		refused := strings.Contains(body, `"refusal":"`) // that is the text then
+		if g.text != want && !refused || g.text == "" && refused || g.finish == "" || step.Get("expect.usage").IsObject() != (g.usage != "") {
+			t.Errorf("%s: %+v; want %q", name, g, want)
+		}
+	}
+	if n < 15 {
+		t.Errorf("only %d recorded chat completions", n)
+	}
+}
