@@ -17,6 +17,6 @@
 //   - On the way to other providers there is one prompt, and it is a user's message. What chat completions
 //     have no equal of is refused by name: several prompts, token ids, echo, suffix, best_of, logprobs.
 //
-// Tests: tables of requests, facts and translations; recorded traffic of OpenAI whole, event by event and
-// cut anywhere; recorded chat completions by way of Foreign; fuzzing of both sides.
+// Tests: tables of requests, facts and translations; recorded traffic of OpenAI, whole and cut after
+// every event; recorded chat completions by way of Foreign; fuzzing of both sides.
 package completions

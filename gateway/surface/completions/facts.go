@@ -57,7 +57,7 @@ func read(body []byte) (*request, error) {
 		return r.err == nil
 	})
 	if r.f.Model == "" {
-		r.fail("model", "You must name a model.")
+		r.failf("model", "You must name a model.")
 	}
 	r.f.Choices = max(r.n, r.bestOf) * r.prompts
 	// Every prompt is read together with the suffix, which the body has once.
@@ -113,12 +113,12 @@ var otherLimits = map[string]bool{"max_completion_tokens": true, "max_output_tok
 func (r *request) other(name string) {
 	for _, metered := range meteredFields {
 		if strings.EqualFold(metered, name) {
-			r.fail(name, "Unknown field: did you mean `%s`?", metered)
+			r.failf(name, "Unknown field: did you mean `%s`?", metered)
 			return
 		}
 	}
 	if otherLimits[strings.ToLower(name)] {
-		r.fail(name, "Completions are limited by `max_tokens`.")
+		r.failf(name, "Completions are limited by `max_tokens`.")
 		return
 	}
 	if !plainFields[name] {
@@ -128,7 +128,7 @@ func (r *request) other(name string) {
 
 func (r *request) streamOptions(param string, v gjson.Result) {
 	if !v.IsObject() {
-		r.fail(param, "`%s` must be an object.", param)
+		r.failf(param, "`%s` must be an object.", param)
 		return
 	}
 	if usage := v.Get("include_usage"); usage.Type != gjson.Null {
@@ -136,7 +136,7 @@ func (r *request) streamOptions(param string, v gjson.Result) {
 	}
 }
 
-func (r *request) fail(param, format string, args ...any) {
+func (r *request) failf(param, format string, args ...any) {
 	if r.err == nil {
 		r.err = chat.Invalid(param, format, args...)
 	}
@@ -144,14 +144,14 @@ func (r *request) fail(param, format string, args ...any) {
 
 func (r *request) text(param string, v gjson.Result) string {
 	if v.Type != gjson.String {
-		r.fail(param, "`%s` must be a string.", param)
+		r.failf(param, "`%s` must be a string.", param)
 	}
 	return v.Str
 }
 
 func (r *request) boolean(param string, v gjson.Result) bool {
 	if !v.IsBool() {
-		r.fail(param, "`%s` must be true or false.", param)
+		r.failf(param, "`%s` must be true or false.", param)
 	}
 	return v.Bool()
 }
@@ -161,7 +161,7 @@ func (r *request) boolean(param string, v gjson.Result) bool {
 func (r *request) count(param string, v gjson.Result, least, most int64) int64 {
 	n, err := strconv.ParseInt(v.Raw, 10, 64)
 	if v.Type != gjson.Number || err != nil || n < least || n > most {
-		r.fail(param, "`%s` must be a whole number from %d to %d.", param, least, most)
+		r.failf(param, "`%s` must be a whole number from %d to %d.", param, least, most)
 		return least
 	}
 	return n
@@ -197,7 +197,7 @@ func (r *request) prompt(param string, v gjson.Result) {
 	case v.IsArray():
 		r.list(param, v)
 	default:
-		r.fail(param, "`%s` must be a string, an array of strings, or token ids.", param)
+		r.failf(param, "`%s` must be a string, an array of strings, or token ids.", param)
 	}
 }
 
@@ -209,9 +209,9 @@ func (r *request) list(param string, v gjson.Result) {
 		place := fmt.Sprintf("%s[%d]", param, r.prompts)
 		switch r.prompts++; {
 		case kind == 0 || kindOf(prompt) != kind:
-			r.fail(place, "`%s` must have strings only, or arrays of token ids only.", param)
+			r.failf(place, "`%s` must have strings only, or arrays of token ids only.", param)
 		case r.prompts > maxPrompts:
-			r.fail(param, "`%s` may have at most %d prompts.", param, maxPrompts)
+			r.failf(param, "`%s` may have at most %d prompts.", param, maxPrompts)
 		case kind == kindText:
 			r.texts = append(r.texts, prompt.Str)
 		default:
@@ -220,7 +220,7 @@ func (r *request) list(param string, v gjson.Result) {
 		return r.err == nil
 	})
 	if r.prompts == 0 {
-		r.fail(param, "`%s` must not be empty.", param)
+		r.failf(param, "`%s` must not be empty.", param)
 	}
 }
 
@@ -229,13 +229,13 @@ func (r *request) ids(param string, v gjson.Result) {
 	n := 0
 	v.ForEach(func(_, id gjson.Result) bool {
 		if !isToken(id) {
-			r.fail(fmt.Sprintf("%s[%d]", param, n), "A token id must be a whole number.")
+			r.failf(fmt.Sprintf("%s[%d]", param, n), "A token id must be a whole number.")
 		}
 		n++
 		return r.err == nil
 	})
 	if n == 0 {
-		r.fail(param, "`%s` must not be empty.", param)
+		r.failf(param, "`%s` must not be empty.", param)
 	}
 }
 

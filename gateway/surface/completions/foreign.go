@@ -26,14 +26,13 @@ func Foreign(body []byte, id string, created int64) (chat.Foreign, error) {
 
 // portable refuses what is more than one prompt of text and its completions.
 func (r *request) portable() error {
-	const only = "Only one prompt of text can be completed by this model."
 	switch {
 	case r.tokens:
 		return refusal("prompt", "Token ids cannot be read by this model. Send the prompt as text.")
 	case len(r.texts) == 0:
 		return refusal("prompt", "This model cannot begin without a prompt.")
 	case len(r.texts) > 1:
-		return refusal("prompt", only)
+		return refusal("prompt", "This model completes only one prompt at a time.")
 	case r.texts[0] == "":
 		return refusal("prompt", "This model cannot begin with an empty prompt.")
 	case r.echo:
@@ -57,7 +56,7 @@ func refused(param string) error {
 	return refusal(param, "`%s` is not supported for this model: it has chat completions only.", param)
 }
 
-// carried are the parameters that mean the same in a chat completion; read are those that were read before.
+// carried are the parameters that mean the same in a chat completion, readBefore those that read has dealt with.
 // No other goes there: it might be one of chat completions that costs what was not bounded.
 var (
 	carried = map[string]bool{

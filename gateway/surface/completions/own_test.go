@@ -109,12 +109,20 @@ func checkFailure(t *testing.T, native string, err error, want string) {
 	}
 }
 
-// read feeds events to a new reader.
-func readAll(t *testing.T, x chat.Exchange, events ...string) (data, text string, usages int, ended bool, report chat.Report) {
+// passed is what a reader made of a stream.
+type passed struct {
+	data, text string
+	usages     int
+	ended      bool
+	report     chat.Report
+}
+
+// readAll feeds events to a new reader.
+func readAll(t *testing.T, x chat.Exchange, events ...string) (p passed) {
 	t.Helper()
 	r := x.Reader()
 	for _, event := range events {
-		if ended {
+		if p.ended {
 			t.Fatal("events after the end")
 		}
 		chunks, done, err := r.Event([]byte(event), nil)
@@ -122,21 +130,22 @@ func readAll(t *testing.T, x chat.Exchange, events ...string) (data, text string
 			t.Fatalf("%v: %s", err, event)
 		}
 		for _, c := range chunks {
-			data += string(c.Data) + "\n"
-			text += string(c.Text)
+			p.data += string(c.Data) + "\n"
+			p.text += string(c.Text)
 			if c.UsageOnly {
-				usages++
+				p.usages++
 			}
 			if c.Last || c.Event != "" {
 				t.Errorf("an event with a name, or the last: %+v", c)
 			}
 		}
-		ended = done
+		p.ended = done
 	}
 	if chunks, complete := r.End(nil); len(chunks) > 0 || complete {
 		t.Error("a stream without [DONE] is complete")
 	}
-	return data, text, usages, ended, r.Report()
+	p.report = r.Report()
+	return p
 }
 
 // TestUsageOfStreams: what a stream came to, when it is cut after any event.
@@ -167,11 +176,11 @@ func TestUsageOfStreams(t *testing.T) {
 		"usage alone":            {[]string{zero, one, none, usage}, 5, 3, false, 1},
 		"usage alone, at end":    {[]string{none, usage, "[DONE]"}, 5, 3, false, 1},
 	} {
-		_, _, usages, ended, report := readAll(t, ownOf(t, `{"model":"m","stream":true}`), c.events...)
-		if ended != strings.Contains(c.events[len(c.events)-1], "DONE") || usages != c.usages || report.Partial != c.partial {
-			t.Errorf("%s: ended %v, %d usages, partial %v", name, ended, usages, report.Partial)
+		got := readAll(t, ownOf(t, `{"model":"m","stream":true}`), c.events...)
+		if got.ended != strings.Contains(c.events[len(c.events)-1], "DONE") || got.usages != c.usages || got.report.Partial != c.partial {
+			t.Errorf("%s: %+v", name, got)
 		}
-		if u := report.Usage; (u == nil) != (c.input < 0) || u != nil && (u.Input != c.input || u.Output != c.output) {
+		if u := got.report.Usage; (u == nil) != (c.input < 0) || u != nil && (u.Input != c.input || u.Output != c.output) {
 			t.Errorf("%s: %+v", name, u)
 		}
 	}
@@ -180,9 +189,9 @@ func TestUsageOfStreams(t *testing.T) {
 // TestLines: a frame has one line.
 func TestLines(t *testing.T) {
 	t.Parallel()
-	data, text, _, _, _ := readAll(t, ownOf(t, `{"model":"m","stream":true}`), "{\"choices\":\r\n[{\"text\":\"a\\nb\"}]}")
-	if data != "{\"choices\":  [{\"text\":\"a\\nb\"}]}\n" || text != "a\nb" {
-		t.Errorf("%q, %q", data, text)
+	got := readAll(t, ownOf(t, `{"model":"m","stream":true}`), "{\"choices\":\r\n[{\"text\":\"a\\nb\"}]}")
+	if got.data != "{\"choices\":  [{\"text\":\"a\\nb\"}]}\n" || got.text != "a\nb" {
+		t.Errorf("%+v", got)
 	}
 }
 
@@ -194,11 +203,11 @@ func TestEcho(t *testing.T) {
 	if err != nil || whole.Text() != " you bye!?" {
 		t.Errorf("%q, %v", whole.Text(), err)
 	}
-	_, text, _, _, _ := readAll(t, x,
+	got := readAll(t, x,
 		`{"choices":[{"index":0,"text":"He"}]}`, `{"choices":[{"index":3,"text":"Bye b"}]}`, `{"choices":[{"index":0,"text":"llo"}]}`,
 		`{"choices":[{"index":0,"text":""}]}`, `{"choices":[{"index":0,"text":"Hello"},{"index":3,"text":"ye"}]}`, `{"choices":[{"index":1,"text":"Other"}]}`)
-	if text != " bHelloyeOther" {
-		t.Errorf("%q", text)
+	if got.text != " bHelloyeOther" {
+		t.Errorf("%q", got.text)
 	}
 	plain, err := ownOf(t, `{"model":"m","prompt":"Hello"}`).Answer([]byte(`{"choices":[{"index":0,"text":"Hello"}]}`))
 	if err != nil || plain.Text() != "Hello" {

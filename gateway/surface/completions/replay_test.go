@@ -101,15 +101,16 @@ func checkReport(t *testing.T, name string, got chat.Report, step gjson.Result) 
 func checkStream(t *testing.T, name string, x chat.Exchange, data []string, step gjson.Result) {
 	t.Helper()
 	for n := range data {
-		if _, text, _, ended, report := readAll(t, x, data[:n]...); ended || !strings.HasPrefix(step.Get("expect.text").Str, text) || report.Usage != nil {
-			t.Errorf("%s: %d events: ended %v, %q", name, n, ended, text)
+		got := readAll(t, x, data[:n]...)
+		if got.ended || !strings.HasPrefix(step.Get("expect.text").Str, got.text) || got.report.Usage != nil {
+			t.Errorf("%s: %d events: %+v", name, n, got)
 		}
 	}
-	passed, text, _, ended, report := readAll(t, x, data...)
-	if want := strings.Join(data[:len(data)-1], "\n") + "\n"; !ended || passed != want || text != step.Get("expect.text").Str {
-		t.Errorf("%s: ended %v, %q, passed on\n%s", name, ended, text, passed)
+	got := readAll(t, x, data...)
+	if want := strings.Join(data[:len(data)-1], "\n") + "\n"; !got.ended || got.data != want || got.text != step.Get("expect.text").Str {
+		t.Errorf("%s: %+v", name, got)
 	}
-	checkReport(t, name, report, step)
+	checkReport(t, name, got.report, step)
 }
 
 // TestChatRecordings: what chat completions say, completions say too.

@@ -62,9 +62,9 @@ func read(body []byte) (*request, error) {
 	})
 	switch {
 	case r.f.Model == "":
-		r.fail("model", "You must name a model.")
+		r.failf("model", "You must name a model.")
 	case r.inputs == 0:
-		r.fail("input", "You must send an input.")
+		r.failf("input", "You must send an input.")
 	}
 	return r, r.err
 }
@@ -81,16 +81,16 @@ func (r *request) field(name string, v gjson.Result) {
 		r.input(name, v)
 	case "encoding_format":
 		if format := r.text(name, v); format != "float" && format != "base64" {
-			r.fail(name, "`%s` must be float or base64.", name)
+			r.failf(name, "`%s` must be float or base64.", name)
 		}
 	case "dimensions":
 		n, err := strconv.ParseInt(v.Raw, 10, 64)
 		if v.Type != gjson.Number || err != nil || n < 1 || n > maxDimensions {
-			r.fail(name, "`%s` must be a whole number from 1 to %d.", name, maxDimensions)
+			r.failf(name, "`%s` must be a whole number from 1 to %d.", name, maxDimensions)
 		}
 	case "stream":
 		if v.Type != gjson.False {
-			r.fail(name, "Embeddings cannot be streamed.")
+			r.failf(name, "Embeddings cannot be streamed.")
 		}
 	case "service_tier":
 		r.f.ServiceTier = r.text(name, v)
@@ -104,14 +104,14 @@ func (r *request) field(name string, v gjson.Result) {
 func (r *request) other(name string) {
 	for _, metered := range meteredFields {
 		if strings.EqualFold(metered, name) {
-			r.fail(name, "Unknown field: did you mean `%s`?", metered)
+			r.failf(name, "Unknown field: did you mean `%s`?", metered)
 			return
 		}
 	}
 	r.f.Opaque = true
 }
 
-func (r *request) fail(param, format string, args ...any) {
+func (r *request) failf(param, format string, args ...any) {
 	if r.err == nil {
 		r.err = chat.Invalid(param, format, args...)
 	}
@@ -119,7 +119,7 @@ func (r *request) fail(param, format string, args ...any) {
 
 func (r *request) text(param string, v gjson.Result) string {
 	if v.Type != gjson.String {
-		r.fail(param, "`%s` must be a string.", param)
+		r.failf(param, "`%s` must be a string.", param)
 	}
 	return v.Str
 }
@@ -134,16 +134,16 @@ func (r *request) input(param string, v gjson.Result) {
 		place := fmt.Sprintf("%s[%d]", param, r.inputs)
 		switch {
 		case r.inputs == MaxInputs:
-			r.fail(param, "`%s` may have at most %d inputs.", param, MaxInputs)
+			r.failf(param, "`%s` may have at most %d inputs.", param, MaxInputs)
 		case input.Type == gjson.Number:
-			r.fail(place, "`%s` must have token ids only, or none beside its other inputs.", param)
+			r.failf(place, "`%s` must have token ids only, or none beside its other inputs.", param)
 		default:
 			r.one(place, input)
 		}
 		return r.err == nil
 	})
 	if r.inputs == 0 {
-		r.fail(param, "`%s` must not be empty.", param)
+		r.failf(param, "`%s` must not be empty.", param)
 	}
 }
 
@@ -157,14 +157,14 @@ func (r *request) one(param string, v gjson.Result) {
 	case v.Type == gjson.String:
 		r.texts = append(r.texts, v.Str)
 		if v.Str == "" {
-			r.fail(param, "`%s` must not be empty.", param)
+			r.failf(param, "`%s` must not be empty.", param)
 		}
 	case v.IsArray():
 		r.ids(param, v)
 	case v.IsObject():
 		r.f.Opaque = true
 	default:
-		r.fail(param, "`%s` must be a string or an array of token ids.", param)
+		r.failf(param, "`%s` must be a string or an array of token ids.", param)
 	}
 }
 
@@ -173,12 +173,12 @@ func (r *request) ids(param string, v gjson.Result) {
 	n := 0
 	v.ForEach(func(_, id gjson.Result) bool {
 		if id.Type != gjson.Number || len(id.Raw) > maxTokenDigits || strings.Trim(id.Raw, "0123456789") != "" {
-			r.fail(fmt.Sprintf("%s[%d]", param, n), "A token id must be a whole number.")
+			r.failf(fmt.Sprintf("%s[%d]", param, n), "A token id must be a whole number.")
 		}
 		n++
 		return r.err == nil
 	})
 	if n == 0 {
-		r.fail(param, "`%s` must not be empty.", param)
+		r.failf(param, "`%s` must not be empty.", param)
 	}
 }
