@@ -31,8 +31,8 @@ func golden() map[string]*Event {
 		}
 		return e
 	}
-	input := newLine(Input, 1200, MustAmount("0.0000025"))
-	output := newLine(Output, 350, MustAmount("0.00001"))
+	input := Line{Meter: Input, Quantity: 1200, UnitPrice: MustAmount("0.0000025"), Amount: MustAmount("0.003")}
+	output := Line{Meter: Output, Quantity: 350, UnitPrice: MustAmount("0.00001"), Amount: MustAmount("0.0035")}
 	commit := CommitData{Surface: "chat_completions", ModelRequested: "gpt-4o", ModelServed: "gpt-4o-2024-11-20",
 		Provider: "openai",
 		Attempts: []Attempt{{"azure", "gpt-4o", 429, "rate limited: \"<slow> & steady\"", 31},
@@ -42,8 +42,8 @@ func golden() map[string]*Event {
 		ServiceTier: "default", TTFTMillis: 212, LatencyMillis: 1871, KeyID: "key_1", EndUser: "user-7",
 		Tags: map[string]string{"team": "R&D", "a": "<b>"}}
 	reserve := &ReserveData{Surface: "chat_completions", Model: "gpt-4o", Stream: true,
-		Bound: Bound{Input: 1300, Output: 4096, Lines: []Line{newLine(Input, 1300, MustAmount("0.0000025")),
-			newLine(Output, 4096, MustAmount("0.00001"))}},
+		Bound: Bound{Input: 1300, Output: 4096, Lines: []Line{{Meter: Input, Quantity: 1300, UnitPrice: MustAmount("0.0000025"), Amount: MustAmount("0.00325")},
+			{Meter: Output, Quantity: 4096, UnitPrice: MustAmount("0.00001"), Amount: MustAmount("0.04096")}}},
 		PriceVersion: "gpt-4o@2024-11-20", IdempotencyKey: "once \"and\" only", BodyHash: strings.Repeat("0123456789abcdef", 4),
 		MaxOutput: 4096, KeyID: "key_1", EndUser: "user-7", Tags: map[string]string{"team": "R&D"},
 		Owner: uuid.MustParse("01890a5d-0000-7000-8000-000000000001")}

@@ -88,6 +88,7 @@ func commitDatas() *rapid.Generator[CommitData] {
 			ModelServed: texts().Draw(t, "served"), Provider: texts().Draw(t, "provider"),
 			Attempts: attempts.Draw(t, "attempts"), Lines: lines().Draw(t, "lines"),
 			PriceVersion: texts().Draw(t, "version"), CostLines: lines().Draw(t, "cost"),
+			CountedBy:    rapid.SampledFrom([]string{"", "o200k_base"}).Draw(t, "counted by"),
 			UsageSource:  rapid.SampledFrom([]UsageSource{UsageProvider, UsageCounted}).Draw(t, "source"),
 			FinishReason: texts().Draw(t, "finish"), Stream: rapid.Bool().Draw(t, "stream"),
 			ServiceTier: texts().Draw(t, "tier"), TTFTMillis: rapid.Int64Range(0, math.MaxInt64).Draw(t, "ttft"),

@@ -352,7 +352,7 @@ func TestChargeOfTwoModels(t *testing.T) {
 	for _, l := range c.Lines {
 		sum = sum.Add(l.Amount)
 	}
-	if last := c.Lines[len(c.Lines)-1]; last.PriceVersion != w.ID || c.Lines[0].PriceVersion != "" || !c.Amount.Equal(sum) || !c.Amount.Equal(MustAmount("52")) {
+	if last := c.Lines[len(c.Lines)-1]; last.PriceVersion != w.ID || c.Lines[0].PriceVersion != "" || !c.Amount.Equal(sum) || !c.Amount.Equal(MustAmount("0.000052")) {
 		t.Errorf("%+v", c)
 	}
 }

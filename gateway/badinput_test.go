@@ -287,7 +287,7 @@ func TestUnknownURLs(t *testing.T) {
 	for _, c := range []struct{ method, path string }{
 		{"GET", "/"}, {"GET", chatPath}, {"PUT", chatPath}, {"DELETE", chatPath}, {"PATCH", streamPath}, {"POST", "/v1/models"},
 		{"POST", "/v1/chat/completions/"}, {"POST", "/v1/Chat/Completions"}, {"POST", "//v1/chat/completions"},
-		{"POST", "/v1/completions"}, {"POST", "/v1/embeddings"}, {"POST", "/v1/responses/x"}, {"POST", "/chat/completions"},
+		{"POST", "/v1/completion"}, {"GET", "/v1/embeddings"}, {"POST", "/v1/responses/x"}, {"POST", "/chat/completions"},
 		{"POST", "/v1/chat/completions/stream/x"}, {"GET", "/billing"}, {"GET", "/billing/requests/"}, {"GET", "/billing/requests/a/b"},
 		{"POST", "/billing/balance"}, {"GET", "/v1/files"}, {"DELETE", "/v1/models"}, {"GET", "/.env"}, {"GET", "/v1/../billing/balance"},
 		{"GET", "/" + strings.Repeat("x", 3000)}, {"GET", "/%00%ff"}, {"OPTIONS", chatPath}, {"GET", "/debug/pprof/"},

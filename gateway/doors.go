@@ -13,11 +13,33 @@ import (
 	"llm-gateway/domain"
 	"llm-gateway/gateway/provider"
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/surface/completions"
 	"llm-gateway/gateway/surface/embed"
+	"llm-gateway/gateway/surface/embeddings"
 	"llm-gateway/gateway/surface/generate"
 	"llm-gateway/gateway/surface/messages"
 	"llm-gateway/gateway/surface/responses"
 )
+
+// completionsDoor is OpenAI's older completions, of its models that know nothing else, and of all chat models.
+var completionsDoor = &door{
+	surface: chat.SurfaceCompletions,
+	facts:   func(a *asking) (*chat.Facts, error) { return completions.Facts(a.body) },
+	foreign: func(a *asking, id uuid.UUID, at time.Time) (chat.Foreign, error) {
+		return completions.Foreign(a.body, id.String(), at.Unix())
+	},
+	failure: failureBy(completions.Error),
+	marked:  true,
+	modes:   []domain.Mode{domain.ModeChat, domain.ModeCompletion},
+}
+
+// embeddingsDoor is OpenAI's embeddings.
+var embeddingsDoor = &door{
+	surface: chat.SurfaceEmbeddings,
+	facts:   func(a *asking) (*chat.Facts, error) { return embeddings.Facts(a.body) },
+	failure: failureBy(embeddings.Error),
+	modes:   embeddingModes,
+}
 
 // responsesDoor is OpenAI's Responses.
 var responsesDoor = &door{

@@ -441,7 +441,7 @@ var recordedOf = map[string][3]string{
 func TestReplayedFaults(t *testing.T) {
 	t.Parallel()
 	e := replay(t, func(c *provider.Config) {
-		c.HeaderTimeout, c.IdleTimeout = 500*time.Millisecond, 500*time.Millisecond
+		c.HeaderTimeout, c.IdleTimeout = time.Second, time.Second
 	})
 	for name, recorded := range recordedOf {
 		for _, c := range append(slices.Clone(networkFaults), faultsOf[name]...) {

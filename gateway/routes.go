@@ -31,6 +31,8 @@ type route struct {
 var routes = []route{
 	{Route{"POST", "/v1/chat/completions"}, users, metered, chatDoor},
 	{Route{"POST", "/v1/chat/completions/stream"}, users, metered, chatStreamDoor},
+	{Route{"POST", "/v1/completions"}, users, metered, completionsDoor},
+	{Route{"POST", "/v1/embeddings"}, users, metered, embeddingsDoor},
 	{Route{"POST", "/v1/responses"}, users, metered, responsesDoor},
 	{Route{"POST", "/v1/messages"}, users, metered, messagesDoor},
 	{Route{"POST", "/v1/messages/count_tokens"}, users, metered, messagesCountDoor},

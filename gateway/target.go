@@ -174,7 +174,7 @@ func (k *call) capOutput(perChoice int64) error {
 
 // needOf is the most that a request can use of a target.
 func needOf(f *chat.Facts, t *target) domain.Need {
-	m := t.model
+	m, window := t.model, t.model.Context*max(1, f.Inputs)
 	n := domain.Need{
 		InputTokens: f.InputBytes + templateTokens + t.terms.Overhead, AudioIn: f.AudioIn, AudioOut: f.AudioOut, ImageOut: f.ImageOut,
 		ServiceTier: f.ServiceTier, WebSearches: t.searches(f),
@@ -184,8 +184,8 @@ func needOf(f *chat.Facts, t *target) domain.Need {
 		unseen = unseen || t.terms.ImageTokens == 0
 		n.InputTokens += f.Images*t.terms.ImageTokens - f.ImageBytes
 	}
-	if unseen || n.InputTokens > m.Context && !f.NoOutput { // of embeddings each text has a window of its own
-		n.InputTokens = m.Context
+	if unseen || n.InputTokens > window {
+		n.InputTokens = window
 	}
 	n.InputTokens = min(n.InputTokens*max(1, t.terms.Rounds, f.Rounds), domain.MaxTokens)
 	if n.WebSearches == 0 && (m.AlwaysSearches || f.WebSearch) {

@@ -10,7 +10,9 @@ import (
 	"llm-gateway/gateway/provider/anthropic"
 	"llm-gateway/gateway/provider/chat"
 	"llm-gateway/gateway/provider/gemini"
+	"llm-gateway/gateway/surface/completions"
 	"llm-gateway/gateway/surface/embed"
+	"llm-gateway/gateway/surface/embeddings"
 	"llm-gateway/gateway/surface/responses"
 )
 
@@ -166,6 +168,12 @@ func (p *OpenAI) ownOf(r *Request) (chat.Exchange, Terms, error) {
 	case r.Surface == chat.SurfaceResponses && p.own:
 		exchange, err := responses.Own(r.Body, r.Model)
 		return exchange, Terms{ImageTokens: openAIImageTokens}, err
+	case r.Surface == chat.SurfaceCompletions:
+		exchange, err := completions.Own(r.Body, r.Model)
+		return exchange, Terms{}, err
+	case r.Surface == chat.SurfaceEmbeddings:
+		exchange, err := embeddings.Own(r.Body, r.Model)
+		return exchange, Terms{}, err
 	}
 	return nil, Terms{}, ErrForeign
 }

@@ -156,6 +156,7 @@ func exceptions() []exception {
 		{"anthropic/claude-instant-1.2", "an older model"}, {"anthropic/claude-3-sonnet-20240229", "an older model"},
 		{"gemini/gemini-1.5-pro", "an older model"}, {"gemini/gemini-1.0-pro", "an older model"},
 		{"gemini/gemini-pro", "an older model"}, {"simulated/", "this project's own"},
+		{"openai/gpt-3.5-turbo-instruct", "an older model"}, {"openai/davinci-002", "an older model"}, {"openai/babbage-002", "an older model"},
 		{"openai/gpt-4o-search-preview-2025-03-11@ per_unit web_search 0.035", "as its undated twin"},
 		{"openai/gpt-4o-mini-search-preview-2025-03-11@ per_unit web_search 0.0275", "as its undated twin"},
 	}

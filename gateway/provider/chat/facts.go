@@ -38,7 +38,8 @@ type Facts struct {
 	PredictionLen int64 // bytes of a predicted output: rejected predictions are billed as output
 	ServiceTier   string
 	EndUser       string
-	NoOutput      bool // it has no output tokens: embeddings, counts
+	NoOutput      bool  // it has no output tokens: embeddings, counts
+	Inputs        int64 // how many inputs have the context window each to itself; 0 = 1
 }
 
 // Foreign is a request of another API than chat completions, read: it can be served by any provider, by way

@@ -59,7 +59,7 @@ func read(body []byte) (*request, error) {
 	if r.f.Model == "" {
 		r.failf("model", "You must name a model.")
 	}
-	r.f.Choices = max(r.n, r.bestOf) * r.prompts
+	r.f.Choices, r.f.Inputs = max(r.n, r.bestOf)*r.prompts, r.prompts
 	// Every prompt is read together with the suffix, which the body has once.
 	r.f.InputBytes = int64(len(body)) + int64(len(r.suffix))*(r.prompts-1)
 	return r, r.err

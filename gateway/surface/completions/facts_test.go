@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tidwall/gjson"
+
 	"llm-gateway/gateway/provider/chat"
 )
 
@@ -34,6 +36,7 @@ func TestFacts(t *testing.T) {
 		`{"model":"m","prompt":"a","new_thing":null}`:       {Choices: 1, MaxOutput: 16},
 	} {
 		want.Model, want.Rounds, want.InputBytes = "m", 1, int64(len(body))
+		want.Inputs = inputsOf(gjson.Get(body, "prompt"))
 		f, err := Facts([]byte(body))
 		if err != nil {
 			t.Errorf("%s: %v", body, err)
@@ -124,4 +127,12 @@ func TestError(t *testing.T) {
 		`{"error":{"message":"no \"x\"","type":"invalid_request_error","param":"prompt","code":null}}`; got != want {
 		t.Errorf("%s", got)
 	}
+}
+
+// inputsOf is how many texts or lists of tokens there are.
+func inputsOf(v gjson.Result) int64 {
+	if !v.IsArray() || v.Get("0").Type == gjson.Number {
+		return 1
+	}
+	return v.Get("#").Int()
 }

@@ -66,6 +66,7 @@ func read(body []byte) (*request, error) {
 	case r.inputs == 0:
 		r.failf("input", "You must send an input.")
 	}
+	r.f.Inputs = int64(r.inputs)
 	return r, r.err
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tidwall/gjson"
+
 	"llm-gateway/gateway/provider/chat"
 )
 
@@ -25,6 +27,7 @@ func TestFacts(t *testing.T) {
 		`{"model":"m","input":"a","input_type":"query"}`:                                                  {Opaque: true},
 	} {
 		want.Model, want.Choices, want.Rounds, want.NoOutput, want.InputBytes = "m", 1, 1, true, int64(len(body))
+		want.Inputs = inputsOf(gjson.Get(body, "input"))
 		f, err := Facts([]byte(body))
 		if err != nil {
 			t.Errorf("%s: %v", body, err)
@@ -150,4 +153,12 @@ func FuzzRequest(f *testing.F) {
 			t.Errorf("%+v of %s;\n%+v of %s", *facts, body, *sent, x.Body())
 		}
 	})
+}
+
+// inputsOf is how many texts or lists of tokens there are.
+func inputsOf(v gjson.Result) int64 {
+	if !v.IsArray() || v.Get("0").Type == gjson.Number {
+		return 1
+	}
+	return v.Get("#").Int()
 }

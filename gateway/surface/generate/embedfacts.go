@@ -8,8 +8,7 @@ import (
 )
 
 // EmbedFacts reads what the meter needs of an embedContent request, or of a batchEmbedContents request with
-// batch. There is no output. The texts of a batch together may be longer than the model's context window,
-// which bounds each of them alone; so what is Opaque has as many Rounds as the batch has requests.
+// batch. There is no output. Each request of a batch has the model's context window to itself.
 func EmbedFacts(body []byte, model string, batch bool) (*chat.Facts, error) {
 	r := newReader(body, model)
 	err := r.embeds(gjson.ParseBytes(body), batch)
@@ -18,9 +17,6 @@ func EmbedFacts(body []byte, model string, batch bool) (*chat.Facts, error) {
 	}
 	if r.Images > 0 { // no bound of theirs is known here
 		r.Opaque, r.Images, r.ImageBytes = true, 0, 0
-	}
-	if !r.Opaque {
-		r.Rounds = 1
 	}
 	return &r.Facts, nil
 }
@@ -33,12 +29,11 @@ func (r *reader) embeds(v gjson.Result, batch bool) error {
 	if err != nil {
 		return err
 	}
-	r.Rounds = 0
 	for _, name := range o.Names {
 		switch name {
 		case "requests":
 			err = o.Each(name, func(param string, v gjson.Result) error {
-				r.Rounds++
+				r.Inputs++
 				return r.embed(param, v)
 			})
 		case "model":
@@ -50,7 +45,7 @@ func (r *reader) embeds(v gjson.Result, batch bool) error {
 			return err
 		}
 	}
-	if r.Rounds == 0 {
+	if r.Inputs == 0 {
 		return chat.Invalid("requests", "`requests` must be an array of at least one request.")
 	}
 	return nil

@@ -42,7 +42,7 @@ func checkFacts(t *testing.T, c gjson.Result, got *chat.Facts, err error) {
 	want := chat.Facts{Model: "m", Stream: got.Stream, Choices: max(w.Get("choices").Int(), 1), MaxOutput: w.Get("max_output").Int(),
 		InputBytes: int64(len(c.Get("body").Raw)) + w.Get("extra").Int(), Images: w.Get("images").Int(), ImageBytes: w.Get("image_bytes").Int(),
 		Opaque: w.Get("opaque").Bool(), Rounds: max(w.Get("rounds").Int(), 1), Searches: w.Get("searches").Int(), WebSearch: w.Get("web_search").Bool(),
-		AudioIn: w.Get("audio_in").Bool(), AudioOut: w.Get("audio_out").Bool(), ImageOut: w.Get("image_out").Bool(), ServiceTier: w.Get("tier").Str}
+		AudioIn: w.Get("audio_in").Bool(), AudioOut: w.Get("audio_out").Bool(), ImageOut: w.Get("image_out").Bool(), ServiceTier: w.Get("tier").Str, Inputs: w.Get("inputs").Int()}
 	if *got != want {
 		t.Errorf("%s:\n%+v, want\n%+v", c.Get("name"), *got, want)
 	}
