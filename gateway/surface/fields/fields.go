@@ -92,6 +92,9 @@ func (o *Object) Has(name string) bool { return o.Get(name).Exists() }
 
 // Place is where a field stands in the request.
 func (o *Object) Place(name string) string {
+	if len(name) > maxName {
+		name = strings.ToValidUTF8(name[:maxName], "") + "..."
+	}
 	if o.Param == "" {
 		return name
 	}
@@ -151,15 +154,12 @@ func (o *Object) Each(name string, do func(param string, v gjson.Result) error) 
 	return err
 }
 
-// maxQuoted bounds what of a client's own words stands in a message.
-const maxQuoted = 200
+// maxName bounds what of a client's own name stands in a refusal, in bytes.
+const maxName = 100
 
 func quoted(param string) string {
 	if param == "" {
 		return "The body"
-	}
-	if len(param) > maxQuoted {
-		param = strings.ToValidUTF8(param[:maxQuoted], "") + "..."
 	}
 	return "`" + param + "`"
 }
