@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -140,81 +140,87 @@ func OwnBody(body []byte, model string) ([]byte, error) {
 	if !v.IsObject() {
 		return nil, chat.Invalid("", "The body must be an object.")
 	}
-	name := encode("models/" + strings.TrimPrefix(model, "models/"))
-	var edits edits
-	edits.rename(v, "", name)
-	for _, inner := range []string{"generateContentRequest", "generate_content_request"} {
-		edits.rename(v.Get(inner), inner+".", name)
+	e := edits{name: encode("models/" + strings.TrimPrefix(model, "models/"))}
+	inner := []gjson.Result{v, v.Get("generateContentRequest"), v.Get("generate_content_request")}
+	for _, request := range inner {
+		e.rename(request)
 	}
-	elements(v.Get("requests"), "requests", func(request gjson.Result, path string) { edits.rename(request, path+".", name) })
+	elements(v.Get("requests"), e.rename)
 	if bytes.Contains(body, []byte(sealed)) {
-		edits.unseal(v, "")
-		edits.unseal(v.Get("generateContentRequest"), "generateContentRequest.")
-		edits.unseal(v.Get("generate_content_request"), "generate_content_request.")
-	}
-	return edits.apply(body)
-}
-
-// edits are what to set in a body. raw is JSON; nil takes the field out.
-type edits []struct {
-	path string
-	raw  []byte
-}
-
-func (e *edits) add(path string, raw []byte) {
-	*e = append(*e, struct {
-		path string
-		raw  []byte
-	}{path, raw})
-}
-
-func (e *edits) apply(body []byte) (_ []byte, err error) {
-	for _, edit := range *e {
-		if edit.raw == nil {
-			body, err = sjson.DeleteBytes(body, edit.path)
-		} else {
-			body, err = sjson.SetRawBytes(body, edit.path, edit.raw)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("rewriting %s: %w", edit.path, err)
+		for _, request := range inner {
+			e.unseal(request)
 		}
 	}
-	return body, nil
+	return e.apply(body), nil
+}
+
+// edits are what to change in a body. They are made in one go: a request may name thousands.
+type edits struct {
+	name []byte // of the model, as JSON
+	list []edit
+}
+
+// edit puts a value in the place of another.
+type edit struct {
+	at, end int // in the body
+	raw     []byte
+}
+
+func (e *edits) put(value gjson.Result, raw []byte) {
+	e.list = append(e.list, edit{value.Index, value.Index + len(value.Raw), raw})
+}
+
+func (e *edits) apply(body []byte) []byte {
+	if len(e.list) == 0 {
+		return body
+	}
+	slices.SortFunc(e.list, func(a, b edit) int { return a.at - b.at })
+	out, done := make([]byte, 0, len(body)), 0
+	for _, edit := range e.list {
+		out = append(append(out, body[done:edit.at]...), edit.raw...)
+		done = edit.end
+	}
+	return append(out, body[done:]...)
 }
 
 // rename names the model where a request names one.
-func (e *edits) rename(request gjson.Result, path string, name []byte) {
-	if of := request.Get("model"); of.Exists() && of.Raw != string(name) {
-		e.add(path+"model", name)
+func (e *edits) rename(request gjson.Result) {
+	if of := request.Get("model"); of.Exists() && of.Raw != string(e.name) {
+		e.put(of, e.name)
 	}
 }
 
 // unseal takes out signatures that are not Google's. A part that was nothing else stays as an empty text.
-func (e *edits) unseal(request gjson.Result, path string) {
-	elements(request.Get("contents"), path+"contents", func(content gjson.Result, path string) {
-		elements(content.Get("parts"), path+".parts", func(part gjson.Result, path string) {
+func (e *edits) unseal(request gjson.Result) {
+	elements(request.Get("contents"), func(content gjson.Result) {
+		elements(content.Get("parts"), func(part gjson.Result) {
+			raw := part.Raw
 			for _, name := range []string{"thoughtSignature", "thought_signature"} {
 				if !strings.HasPrefix(part.Get(name).Str, sealed) {
 					continue
 				}
-				e.add(path+"."+name, nil)
+				raw, _ = sjson.Delete(raw, name) // a plain name cannot fail
 				if !part.Get("text").Exists() && !part.Get("functionCall").Exists() && !part.Get("function_call").Exists() {
-					e.add(path+".text", []byte(`""`))
+					raw, _ = sjson.Set(raw, "text", "")
 				}
+			}
+			if raw != part.Raw {
+				e.put(part, []byte(raw))
 			}
 		})
 	})
 }
 
 // elements goes through a list, or what stands for a list of one.
-func elements(v gjson.Result, path string, do func(v gjson.Result, path string)) {
-	if v.IsObject() {
-		do(v, path)
+func elements(v gjson.Result, do func(gjson.Result)) {
+	if !v.IsArray() {
+		do(v)
 		return
 	}
-	for i, element := range v.Array() {
-		do(element, fmt.Sprintf("%s.%d", path, i))
-	}
+	v.ForEach(func(_, element gjson.Result) bool {
+		do(element)
+		return true
+	})
 }
 
 // EmbedUsage is the usage of an answer to embedContent or batchEmbedContents; nil where there is none, as older

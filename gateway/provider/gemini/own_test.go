@@ -191,6 +191,9 @@ func TestOwnBody(t *testing.T) {
 			t.Errorf("%s\nbecame %s, want\n%s", body, got, want)
 		}
 	}
+	if got := ownFor(t, ` {"model":"a", "x":{"model":"kept"} } `, "m").Body(); string(got) != ` {"model":"models/m", "x":{"model":"kept"} } ` {
+		t.Errorf("%s", got)
+	}
 	if _, err := Own([]byte("[]"), "m"); err == nil {
 		t.Error("a list is a request")
 	}

@@ -173,24 +173,39 @@ func otherAlphabet(text string) string {
 func TestUnseal(t *testing.T) {
 	b := chat.ThinkingBlock{Type: "thinking", Thinking: "abc", Signature: "sig"}
 	s := seal(&b, 2)
-	if !strings.HasPrefix(s, "bGxtLWdhdGV3YXkv") {
+	if !strings.HasPrefix(s, "bGxtLWdhdGV3YXkv") || !isSealed(s) {
 		t.Errorf("%s does not begin as package gemini knows it", s)
 	}
-	if got, ours := unseal(s, "xxabc"); !ours || got == nil || *got != b {
-		t.Errorf("%v", got)
+	if got, end := unseal(s, "xxabc", 2); got == nil || *got != b || end != 5 {
+		t.Errorf("%v, %d", got, end)
+	}
+	if got, end := unseal(s, "xxabc", 3); got != nil || end != 3 {
+		t.Errorf("%v, %d: it signs what another has signed", got, end)
 	}
 	for _, thought := range []string{"", "xx", "xxab", "xxabd", "abcxx"} {
-		if got, ours := unseal(s, thought); got != nil || !ours {
+		if got, _ := unseal(s, thought, 0); got != nil {
 			t.Errorf("%q is signed: %v", thought, got)
 		}
 	}
 	raw, _ := decode64(s)
 	for n := range raw {
-		unseal(encode64(string(raw[:n])), "xxabc") // cut anywhere, it does not panic
+		unseal(encode64(string(raw[:n])), "xxabc", 0) // cut anywhere, it does not panic
 	}
 	for _, foreign := range []string{"", "QUJD", "skip_thought_signature_validator", "no base64!"} {
-		if _, ours := unseal(foreign, ""); ours {
+		if got, end := unseal(foreign, "", 7); isSealed(foreign) || got != nil || end != 7 {
 			t.Errorf("%q is ours", foreign)
 		}
+	}
+}
+
+// TestManyCalls: a body of many calls and results is read in a time that grows as it does.
+func TestManyCalls(t *testing.T) {
+	const n = 50_000
+	call, result := `,{"functionCall":{"name":"f"}}`, `,{"functionResponse":{"name":"f","response":{}}}`
+	f := foreignOf(t, `{"contents":[{"parts":[{"text":"hi"}]},{"role":"model","parts":[{"text":"a"}`+strings.Repeat(call, n)+`]},{"parts":[{"text":"b"}`+strings.Repeat(result, n)+`]}]}`)
+	ids := gjson.GetBytes(f.Chat(), "messages.1.tool_calls.#.id").Array()
+	results := gjson.GetBytes(f.Chat(), "messages.#.tool_call_id").Array()
+	if len(ids) != n || len(results) != n || ids[n-1].Str != results[n-1].Str {
+		t.Errorf("%d calls, %d results", len(ids), len(results))
 	}
 }

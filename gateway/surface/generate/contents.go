@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -18,19 +17,10 @@ import (
 // come first, because they must follow the calls.
 type conversation struct {
 	b       *builder
-	calls   []madeCall
+	calls   calls
 	results []message
 	user    []message
 	turn    modelTurn
-}
-
-// madeCall is a function call that waits for its result.
-type madeCall struct {
-	given    string // Google's id, or the one that we gave; "" = none came
-	id       string // in the chat
-	name     string
-	turn     int // among the model's
-	answered bool
 }
 
 // modelTurn is what the model said in one turn.
@@ -150,7 +140,7 @@ func (c *conversation) modelPart(param string, v gjson.Result) error {
 
 // say adds what is no call. Code that Google ran stands in the text: a chat has no other place for it.
 func (t *modelTurn) say(p *fields.Object, text, signature string, thought bool) error {
-	if _, ours := unseal(signature, ""); ours {
+	if isSealed(signature) {
 		t.seals = append(t.seals, signature)
 	} else if signature != "" && !thought {
 		t.google = signature
@@ -190,42 +180,25 @@ func (c *conversation) call(p *fields.Object, signature string) error {
 			return uncarried(o.Place(name))
 		}
 	}
-	made := madeCall{turn: c.turn.number}
-	if made.given, err = o.Text("id"); err != nil {
+	id, err := o.Text("id")
+	if err != nil {
 		return err
 	}
-	if made.name, err = o.Text("name"); err != nil || made.name == "" {
+	name, err := o.Text("name")
+	if err != nil || name == "" {
 		return chat.Invalid(o.Place("name"), "`%s` must be the name of a function.", o.Place("name"))
 	}
 	args := o.Get("args")
 	if args.Exists() && !args.IsObject() {
 		return chat.Invalid(o.Place("args"), "`%s` must be an object.", o.Place("args"))
 	}
-	made.id = c.mint(made.given)
-	c.calls = append(c.calls, made)
 	c.b.say(args.Raw)
-	call := chat.ReplyCall{ID: made.id, Type: "function", Function: chat.ReplyFunction{Name: made.name, Arguments: compact(args)}}
-	if _, ours := unseal(signature, ""); signature != "" && !ours {
+	call := chat.ReplyCall{ID: c.calls.add(id, name, c.turn.number), Type: "function", Function: chat.ReplyFunction{Name: name, Arguments: compact(args)}}
+	if signature != "" && !isSealed(signature) {
 		call.ExtraContent = signed(signature)
 	}
 	c.turn.calls = append(c.turn.calls, call)
 	return nil
-}
-
-// mint is a call's id in the chat: its own, or one by its position, so that it is the same in every request
-// of the conversation. Ids that come twice would be refused elsewhere.
-func (c *conversation) mint(given string) string {
-	taken := func(id string) bool {
-		return slices.ContainsFunc(c.calls, func(m madeCall) bool { return m.id == id })
-	}
-	if given != "" && !taken(given) {
-		return given
-	}
-	id := "call_" + strconv.Itoa(len(c.calls))
-	for taken(id) {
-		id += "_"
-	}
-	return id
 }
 
 func signed(signature string) *chat.ExtraContent {
@@ -260,26 +233,12 @@ func (c *conversation) endModel() {
 
 // blocks are the signed thoughts of the turn.
 func (t *modelTurn) blocks() (blocks []chat.ThinkingBlock) {
+	end := 0
 	for _, s := range t.seals {
-		if b, _ := unseal(s, t.thought.String()); b != nil {
+		var b *chat.ThinkingBlock
+		if b, end = unseal(s, t.thought.String(), end); b != nil {
 			blocks = append(blocks, *b)
 		}
 	}
 	return blocks
-}
-
-// find is the call that a result belongs to: by its id, else by the function's name: in the last turn that
-// has such a call without a result, the first. nil if there is none.
-func (c *conversation) find(id, name string) *madeCall {
-	var found *madeCall
-	for i := range slices.Backward(c.calls) {
-		switch m := &c.calls[i]; {
-		case m.answered:
-		case id != "" && (m.given == id || m.id == id):
-			return m
-		case m.name == name && (found == nil || found.turn == m.turn):
-			found = m
-		}
-	}
-	return found
 }

@@ -1,6 +1,8 @@
 package generate
 
 import (
+	"strings"
+
 	"github.com/tidwall/gjson"
 
 	"llm-gateway/gateway/provider/chat"
@@ -120,7 +122,7 @@ func (b *builder) system(o *fields.Object) error {
 	if err != nil {
 		return err
 	}
-	text := ""
+	var text strings.Builder
 	err = c.Each("parts", func(param string, v gjson.Result) error {
 		p, err := fields.Read(param, v)
 		if err != nil {
@@ -132,15 +134,15 @@ func (b *builder) system(o *fields.Object) error {
 			}
 		}
 		piece, err := p.Text("text")
-		if text != "" && piece != "" {
-			text += "\n"
+		if text.Len() > 0 && piece != "" {
+			text.WriteByte('\n')
 		}
-		text += piece
+		text.WriteString(piece)
 		return err
 	})
-	if err == nil && text != "" {
-		b.say(text)
-		b.out.Messages = append(b.out.Messages, message{Role: chat.RoleSystem, Content: text})
+	if err == nil && text.Len() > 0 {
+		b.say(text.String())
+		b.out.Messages = append(b.out.Messages, message{Role: chat.RoleSystem, Content: text.String()})
 	}
 	return err
 }

@@ -154,7 +154,7 @@ func (c *conversation) result(p *fields.Object) error {
 			}
 		}
 	}
-	made, err := c.called(&o)
+	id, err := c.called(&o)
 	if err != nil {
 		return err
 	}
@@ -162,7 +162,6 @@ func (c *conversation) result(p *fields.Object) error {
 	if err != nil {
 		return err
 	}
-	made.answered = true
 	c.b.say(text)
 	parts := []part{{Type: "text", Text: &text}}
 	err = o.Each("parts", func(param string, v gjson.Result) error {
@@ -174,25 +173,24 @@ func (c *conversation) result(p *fields.Object) error {
 		parts = append(parts, more...)
 		return err
 	})
-	c.results = append(c.results, message{Role: chat.RoleTool, ToolCallID: made.id, Content: contentOf(parts)})
+	c.results = append(c.results, message{Role: chat.RoleTool, ToolCallID: id, Content: contentOf(parts)})
 	return err
 }
 
-// called is the call that a result belongs to.
-func (c *conversation) called(o *fields.Object) (*madeCall, error) {
+// called is the id of the call that a result belongs to.
+func (c *conversation) called(o *fields.Object) (string, error) {
 	id, err := o.Text("id")
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	name, err := o.Text("name")
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	made := c.find(id, name)
-	if made == nil {
-		return nil, chat.Invalid(o.Param, "`%s` is the result of no earlier function call.", o.Param)
+	if id = c.calls.answer(id, name); id == "" {
+		return "", chat.Invalid(o.Param, "`%s` is the result of no earlier function call.", o.Param)
 	}
-	return made, nil
+	return id, nil
 }
 
 // resultText is a result as a tool message has it: the text alone, where there is nothing but a text under

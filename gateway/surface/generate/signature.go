@@ -37,30 +37,39 @@ func seal(b *chat.ThinkingBlock, start int) string {
 	return base64.StdEncoding.EncodeToString(append(out, secret...))
 }
 
-// unseal is the block of a signature made by seal. thought is the turn's thought text. ours says whether it
-// was made here; the block is nil where the text that it signs did not come back.
-func unseal(signature, thought string) (b *chat.ThinkingBlock, ours bool) {
+// isSealed says whether a signature was made by seal.
+func isSealed(signature string) bool {
 	data, ok := decode64(signature)
+	return ok && strings.HasPrefix(string(data), signatureMark)
+}
+
+// unseal is the block of a signature made by seal, and where its text ends. thought is the turn's thought text,
+// of which signatures sign one piece after another: from is where the last one ended. The block is nil where
+// the text that it signs did not come back.
+func unseal(signature, thought string, from int) (b *chat.ThinkingBlock, end int) {
+	data, _ := decode64(signature)
 	rest, ours := strings.CutPrefix(string(data), signatureMark)
-	if !ok || !ours || rest == "" {
-		return nil, ours
+	if !ours || rest == "" {
+		return nil, from
 	}
 	kind, raw := rest[0], []byte(rest[1:])
 	start, n := binary.Uvarint(raw)
 	length, m := binary.Uvarint(raw[max(n, 0):])
 	raw = raw[max(n, 0)+max(m, 0):]
 	size := uint64(len(thought))
-	if n <= 0 || m <= 0 || len(raw) < crc32.Size || start > size || length > size-start {
-		return nil, true
+	if n <= 0 || m <= 0 || len(raw) < crc32.Size || start < uint64(from) || start > size || length > size-start {
+		return nil, from
 	}
 	text, secret := thought[start:start+length], string(raw[crc32.Size:])
 	switch {
 	case crc32.ChecksumIEEE([]byte(text)) != binary.BigEndian.Uint32(raw):
-		return nil, true
+		b = nil
 	case kind == kindRedacted:
-		return &chat.ThinkingBlock{Type: "redacted_thinking", Data: secret}, true
+		b = &chat.ThinkingBlock{Type: "redacted_thinking", Data: secret}
+	default:
+		b = &chat.ThinkingBlock{Type: "thinking", Thinking: text, Signature: secret}
 	}
-	return &chat.ThinkingBlock{Type: "thinking", Thinking: text, Signature: secret}, true
+	return b, int(start + length)
 }
 
 // alphabet brings base64 of either alphabet to the standard one.

@@ -69,15 +69,14 @@ func (t *turn) think(text string) outPart {
 // block gives a block of signed thinking: its signature alone where a stream has told its text before.
 func (t *turn) block(v gjson.Result) (parts []outPart) {
 	b := chat.ThinkingBlock{Type: v.Get("type").Str, Thinking: v.Get("thinking").Str, Signature: v.Get("signature").Str, Data: v.Get("data").Str}
-	part := outPart{Thought: true}
-	start := strings.Index(t.thought.String()[t.signed:], b.Thinking)
-	if start += t.signed; start < t.signed || b.Thinking == "" {
-		start = t.thought.Len()
-		if b.Thinking != "" {
+	part, start := outPart{Thought: true}, t.signed
+	if b.Thinking != "" {
+		if i := strings.Index(t.thought.String()[start:], b.Thinking); i >= 0 {
+			start += i
+		} else {
+			start = t.thought.Len()
 			part = t.think(b.Thinking)
 		}
-	}
-	if b.Thinking != "" {
 		t.signed = start + len(b.Thinking)
 	}
 	if b.Signature != "" || b.Data != "" {
