@@ -55,8 +55,11 @@ func (g *Gateway) callable() (out []modelEntry, models map[string]*domain.Model)
 	return out, models
 }
 
-// models is GET /v1/models: what can be called now; in Anthropic's form for its own clients.
+// models is GET /v1/models: what can be called now; in Anthropic's and Google's form for their own clients.
 func (g *Gateway) models(c *gin.Context) error {
+	if c.GetHeader(headerGoogleKey) != "" {
+		return g.googleModels(c)
+	}
 	entries, _ := g.callable()
 	format := c.Query("format")
 	switch {
@@ -93,6 +96,9 @@ func (g *Gateway) named(c *gin.Context) (string, *domain.Model, error) {
 
 // model is GET /v1/models/{id}.
 func (g *Gateway) model(c *gin.Context) error {
+	if c.GetHeader(headerGoogleKey) != "" {
+		return g.googleModel(c)
+	}
 	name, m, err := g.named(c)
 	if err != nil {
 		return err
@@ -128,6 +134,9 @@ func anthropicModels(entries []modelEntry) gin.H {
 	}
 	return out
 }
+
+// headerGoogleKey is by what Google's clients are known.
+const headerGoogleKey = "x-goog-api-key"
 
 // googleEntry is one model in Google's form.
 type googleEntry struct {

@@ -20,6 +20,7 @@ import (
 type native struct {
 	id       string
 	step     int
+	endpoint string
 	provider string
 	index    gjson.Result // what is known of it
 	file     gjson.Result
@@ -28,9 +29,17 @@ type native struct {
 
 func (n *native) name() string { return fmt.Sprintf("%s/%d", n.id, n.step) }
 
-// natives lists them, each with a model of the book: the recorded one, or where the book does not have it
-// another of the same provider.
-func natives(t *testing.T, book *domain.PriceBook) (out []*native) {
+// natives lists the recorded answers of Anthropic and Google.
+func natives(t *testing.T, book *domain.PriceBook) []*native {
+	t.Helper()
+	return recorded(t, book, func(endpoint string) bool {
+		return endpoint == "messages" || endpoint == "generateContent" || endpoint == "streamGenerateContent"
+	})
+}
+
+// recorded lists the recordings of some endpoints, each with a model of the book: the recorded one, or where
+// the book does not have it another of the same provider.
+func recorded(t *testing.T, book *domain.PriceBook, wanted func(endpoint string) bool) (out []*native) {
 	t.Helper()
 	read := func(name string) gjson.Result {
 		raw, err := os.ReadFile(filepath.Join(replayDir, "recordings", name+".json"))
@@ -39,15 +48,15 @@ func natives(t *testing.T, book *domain.PriceBook) (out []*native) {
 		}
 		return gjson.ParseBytes(raw)
 	}
-	other := map[string]string{"anthropic": "claude-sonnet-4-5-20250929", "gemini": "gemini-2.5-flash"}
+	other := map[string]string{"anthropic": "claude-sonnet-4-5-20250929", "gemini": "gemini-2.5-flash", "openai": "gpt-4.1"}
 	for _, entry := range read("index").Array() {
 		endpoint := entry.Get("endpoint").Str
-		if endpoint != "messages" && endpoint != "generateContent" && endpoint != "streamGenerateContent" {
+		if !wanted(endpoint) {
 			continue
 		}
 		file := read(entry.Get("id").Str)
 		for i, step := range entry.Get("steps").Array() {
-			n := &native{id: entry.Get("id").Str, step: i, provider: entry.Get("provider").Str, index: step, file: file.Get("steps").Array()[i]}
+			n := &native{id: entry.Get("id").Str, step: i, endpoint: endpoint, provider: entry.Get("provider").Str, index: step, file: file.Get("steps").Array()[i]}
 			n.model = other[n.provider]
 			for _, name := range []string{step.Get("model_requested").Str, step.Get("model_returned").Str} {
 				if m, _, err := book.Lookup(strings.TrimPrefix(name, "models/"), time.Now()); err == nil && m.Provider == n.provider {
@@ -262,7 +271,12 @@ func plainCost(t *testing.T, book *domain.PriceBook, model string, m domain.Mete
 
 func checkNativeBill(t *testing.T, e *env, name string, n *native, a answer) {
 	t.Helper()
-	l := e.life("greta", a.id())
+	checkNativeBillOf(t, e, "greta", name, n, a)
+}
+
+func checkNativeBillOf(t *testing.T, e *env, account, name string, n *native, a answer) {
+	t.Helper()
+	l := e.life(account, a.id())
 	if l.commit == nil || l.overage != nil {
 		t.Errorf("%s: %q", name, l)
 		return

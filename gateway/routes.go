@@ -37,6 +37,7 @@ var routes = []route{
 	{Route{"POST", "/v1/messages"}, users, metered, messagesDoor},
 	{Route{"POST", "/v1/messages/count_tokens"}, users, metered, messagesCountDoor},
 	{Route{"POST", "/v1beta/models/{model}:{method}"}, users, func(g *Gateway) handler { return g.google }, generateDoor},
+	{Route{"POST", "/v1/models/{model}:{method}"}, users, func(g *Gateway) handler { return g.google }, generateDoor},
 	{Route{"GET", "/v1beta/models"}, users, func(g *Gateway) handler { return g.googleModels }, generateDoor},
 	{Route{"GET", "/v1beta/models/{id}"}, users, func(g *Gateway) handler { return g.googleModel }, generateDoor},
 	{Route{"GET", "/v1/models"}, users, func(g *Gateway) handler { return g.models }, nil},

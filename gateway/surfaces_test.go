@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tidwall/gjson"
 
@@ -287,5 +288,200 @@ func checkAcross(t *testing.T, s *speech, name string, n *native, g got) {
 	if strings.Join(have, "; ") != strings.Join(calls, "; ") && n.id != "vx-an-spliced-start" && n.id != "vx-ge-partialargs" {
 		t.Errorf("%s: calls %v, want %v", name, have, calls)
 	}
-	_ = domain.Input
+}
+
+// ownSurfaces are the recordings' endpoints, and where they are asked for here.
+var ownSurfaces = map[string]struct {
+	speech   int // of speeches
+	provider string
+}{
+	"messages": {1, "anthropic"}, "generateContent": {2, "gemini"}, "streamGenerateContent": {2, "gemini"}, "responses": {3, "openai"},
+}
+
+// TestOwnSurface: to its own provider's API an answer goes as it came, byte for byte, whole or in pieces of
+// any size: only the bill is added.
+func TestOwnSurface(t *testing.T) {
+	t.Parallel()
+	e := replay(t, nil)
+	seen := map[string]int{}
+	for _, n := range recorded(t, e.book, func(endpoint string) bool { return ownSurfaces[endpoint].provider != "" }) {
+		own := ownSurfaces[n.endpoint]
+		if n.provider != own.provider || n.index.Get("status").Int() != 200 {
+			continue
+		}
+		stream := n.index.Get("stream").Bool()
+		for _, options := range []string{"", ";ch=1", ";ch=rand"} {
+			if options != "" && !stream {
+				continue
+			}
+			name := n.name() + options
+			path, body := speeches[own.speech].ask(n.model, strings.Repeat("x", 16_000)+" cas:"+n.id+options, n.step, stream)
+			a := e.post("otto", path, body)
+			want := n.file.Get("response.body").Str
+			if !stream {
+				if a.status != 200 || a.body != want {
+					t.Errorf("%s: %d %.300s\nwant %.300s", name, a.status, a.body, want)
+				}
+			} else {
+				checkSameEvents(t, name, a, want)
+			}
+			seen[n.provider]++
+			if n.id != "vx-oa-resp-quota-err" {
+				checkOwnBill(t, e, name, n, a)
+			}
+		}
+	}
+	t.Logf("%v", seen)
+	if seen["anthropic"] < 50 || seen["gemini"] < 30 || seen["openai"] < 10 {
+		t.Errorf("only %v", seen)
+	}
+}
+
+// checkSameEvents: every event is the recorded one, with its name, and only comments are between them.
+func checkSameEvents(t *testing.T, name string, a answer, recorded string) {
+	t.Helper()
+	lines := func(body string) (out []string) {
+		for line := range strings.Lines(strings.ReplaceAll(body, "\r\n", "\n")) {
+			if line = strings.TrimRight(line, "\n"); line != "" && !strings.HasPrefix(line, ":") {
+				out = append(out, line)
+			}
+		}
+		return out
+	}
+	have, want := lines(a.body), lines(recorded)
+	failed := strings.Contains(recorded, "event: error")
+	if len(have) != len(want) && !failed {
+		t.Errorf("%s: %d lines, recorded were %d: %.500s", name, len(have), len(want), a.body)
+	}
+	for i := range min(len(have), len(want)) {
+		if have[i] != want[i] && !failed {
+			t.Errorf("%s: line %d is\n%s\nwant\n%s", name, i, have[i], want[i])
+			return
+		}
+	}
+	if bills := strings.Count(a.body, ": billing {"); bills != 1 && !failed {
+		t.Errorf("%s: %d bills: %.300s", name, bills, a.body)
+	}
+}
+
+func checkOwnBill(t *testing.T, e *env, name string, n *native, a answer) {
+	t.Helper()
+	if n.provider != "openai" {
+		checkNativeBillOf(t, e, "otto", name, n, a)
+		return
+	}
+	l := e.life("otto", a.id())
+	if l.commit == nil || l.overage != nil {
+		t.Errorf("%s: %q", name, l)
+		return
+	}
+	u := n.index.Get("usage_raw")
+	cached, written, reasoning := u.Get("input_tokens_details.cached_tokens").Int(), u.Get("input_tokens_details.cache_write_tokens").Int(), u.Get("output_tokens_details.reasoning_tokens").Int()
+	want := domain.Meters{domain.Input: u.Get("input_tokens").Int() - cached - written, domain.CachedInput: cached, domain.CacheWrite5m: written,
+		domain.Output: u.Get("output_tokens").Int() - reasoning, domain.Reasoning: reasoning, domain.Requests: 1}
+	if d := l.commitData(); d.Meters != want || d.UsageSource != domain.UsageProvider || ratOf(l.commit).Cmp(plainCost(t, e.book, n.model, want, time.Now())) != 0 {
+		t.Errorf("%s: billed %v (%s) %s, recorded %v", name, d.Meters, d.UsageSource, l.commit.Amount, want)
+	}
+}
+
+// TestListOfChunks: Google's stream without alt=sse is one JSON list, whose end goes out when it is paid for.
+func TestListOfChunks(t *testing.T) {
+	t.Parallel()
+	e := replay(t, nil)
+	for _, model := range []string{"gemini-2.5-pro", "claude-sonnet-4-5-20250929", "gpt-4o"} {
+		marker := map[string]string{"gemini-2.5-pro": "ges-basic-1", "claude-sonnet-4-5-20250929": "ans-book", "gpt-4o": "oas-chat-usage-1"}[model]
+		body := fmt.Sprintf(`{"contents":[{"role":"user","parts":[{"text":%q}]}]}`, strings.Repeat("x", 4_000)+" cas:"+marker)
+		path := "/v1beta/models/" + model + ":streamGenerateContent"
+		a, sse := e.post("lotte", path, body), e.post("lotte", path+"?alt=sse", body)
+		list := gjson.Parse(a.body)
+		var chunks []string
+		for _, chunk := range dataOf(sse.body) {
+			chunks = append(chunks, chunk.Raw)
+		}
+		if !gjson.Valid(a.body) || !list.IsArray() || len(list.Array()) != len(chunks) || len(chunks) < 2 {
+			t.Errorf("%s: %d chunks, as events %d: %.300s", model, len(list.Array()), len(chunks), a.body)
+		}
+		if l := e.life("lotte", a.id()); l.commit == nil || a.header.Get("Content-Type") != "application/json; charset=utf-8" {
+			t.Errorf("%s: %q %v", model, l, a.header)
+		}
+		for _, fault := range []string{"drop@1", "sse-error@1"} {
+			b := e.post("lotte", path, strings.Replace(body, "cas:"+marker, "cas:"+marker+";fault="+fault, 1))
+			if gjson.Valid(b.body) && b.status == 200 {
+				t.Errorf("%s, %s: it ends politely: %s", model, fault, b.body)
+			}
+		}
+	}
+}
+
+// TestErrorsOfSurfaces: each API gets errors in its own shape, from before the door to behind it.
+func TestErrorsOfSurfaces(t *testing.T) {
+	t.Parallel()
+	e := replay(t, nil)
+	models := map[string][2]string{"openai": {"gpt-4o", "oa-chat-basic-1"}, "anthropic": {"claude-sonnet-4-5-20250929", "an-basic-2"}, "gemini": {"gemini-2.5-flash", "ge-book"}}
+	shapes := map[string]func(r gjson.Result) bool{
+		"chat":      func(r gjson.Result) bool { return r.Get("error.message").Str != "" && r.Get("error.type").Str != "" },
+		"responses": func(r gjson.Result) bool { return r.Get("error.message").Str != "" && r.Get("error.type").Str != "" },
+		"messages": func(r gjson.Result) bool {
+			return r.Get("type").Str == "error" && r.Get("error.type").Str != "" && r.Get("error.message").Str != ""
+		},
+		"generate": func(r gjson.Result) bool {
+			return r.Get("error.code").Int() >= 400 && r.Get("error.message").Str != "" && r.Get("error.status").Str != ""
+		},
+	}
+	for _, s := range speeches {
+		check := func(name string, a answer, status int) {
+			t.Helper()
+			if a.status != status || !shapes[s.name](gjson.Parse(a.body)) || strings.Contains(a.body, "upstream-") {
+				t.Errorf("%s, %s: %d %s", s.name, name, a.status, a.body)
+			}
+		}
+		path, body := s.ask("gpt-4o", "hello", 0, false)
+		check("no credential", e.post("", path, body), 401)
+		check("no JSON", e.post("fritz", path, "{"), 400)
+		path, body = s.ask("no-such-model", "hello", 0, false)
+		check("no such model", e.post("fritz", path, body), 404)
+		for provider, m := range models {
+			for fault, status := range map[string]int{"400": 400, "401": 502, "404": 404, "429;ra=7": 429, "500": 502, "529": 502, "html502": 502} {
+				path, body := s.ask(m[0], "cas:"+m[1]+";fault="+fault, 0, false)
+				a := e.post("fritz", path, body)
+				check(provider+" "+fault, a, status)
+				if status == 429 && a.header.Get("Retry-After") != "7" {
+					t.Errorf("%s %s: Retry-After %q", s.name, provider, a.header.Get("Retry-After"))
+				}
+				if l := e.life("fritz", a.id()); l.String() != lifeRefunded {
+					t.Errorf("%s %s %s: %q", s.name, provider, fault, l)
+				}
+			}
+		}
+	}
+}
+
+// TestStreamsOfSurfacesThatBreakOff: after the first byte a failure is an event that fails in the client, what
+// was delivered is charged, and the end of the answer never comes.
+func TestStreamsOfSurfacesThatBreakOff(t *testing.T) {
+	t.Parallel()
+	e := replay(t, nil)
+	models := map[string][2]string{"openai": {"gpt-4o", "oas-chat-usage-1"}, "anthropic": {"claude-sonnet-4-5-20250929", "ans-book"}, "gemini": {"gemini-2.5-pro", "ges-basic-1"}}
+	ends := map[string]string{"chat": "[DONE]", "messages": `"message_stop"`, "generate": `"STOP"`, "responses": `"response.completed"`}
+	for _, s := range speeches {
+		for provider, m := range models {
+			if s.name == "responses" && provider == "openai" { // its own
+				m[1] = "oas-resp-2"
+			}
+			cut := "drop@5"
+			if provider == "gemini" {
+				cut = "drop@2"
+			}
+			path, body := s.ask(m[0], strings.Repeat("x", 4_000)+" cas:"+m[1]+";fault="+cut, 0, true)
+			a := e.post("emma", path, body)
+			events := dataOf(a.body)
+			name := s.name + " of " + provider
+			if a.status != 200 || len(events) < 2 || !events[len(events)-1].Get("error").Exists() || strings.Contains(a.body, ends[s.name]) {
+				t.Errorf("%s: %d %s", name, a.status, a.body)
+			}
+			if l := e.life("emma", a.id()); l.String() != lifeCounted {
+				t.Errorf("%s: %q", name, l)
+			}
+		}
+	}
 }
