@@ -38,7 +38,7 @@ func itemsOf(choice gjson.Result, id string) (items []*item) {
 		items = append(items, newItem(kind, id, len(items)))
 		return items[len(items)-1]
 	}
-	addReasoning(m, id, add)
+	addReasoning(m, add)
 	if m.Get("content").Str != "" || m.Get("refusal").Str != "" {
 		addMessage(choice, add(kindMessage))
 	}
@@ -74,7 +74,7 @@ func argumentsOf(call gjson.Result) string {
 }
 
 // addReasoning adds the reasoning, and what its provider wants back with it.
-func addReasoning(m gjson.Result, id string, add func(kind string) *item) {
+func addReasoning(m gjson.Result, add func(kind string) *item) {
 	text, own := reasoningOf(m), carried{ThoughtSignature: signatureOf(m)}
 	m.Get("thinking_blocks").ForEach(func(_, block gjson.Result) bool {
 		own.think(block)

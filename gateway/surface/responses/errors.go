@@ -18,8 +18,8 @@ func Error(_ int, kind, code, message, param string) []byte {
 	return (&chat.Failed{Message: message, Type: kind, Code: code, Param: param}).Body()
 }
 
-// refusal is of a request that is well said and cannot be had.
-func refusal(param, format string, args ...any) error {
+// refusalf is of a request that is well said and cannot be had.
+func refusalf(param, format string, args ...any) error {
 	return &chat.Unsupported{Param: param, Message: fmt.Sprintf(format, args...)}
 }
 

@@ -147,16 +147,16 @@ func (m *meter) special(name string, v gjson.Result) {
 		m.compacts = m.compacts || v.Raw != "[]"
 	case "background":
 		if m.boolean(name, v) {
-			m.refuse(name, "`background` cannot be metered: the answer is fetched later, past this gateway.")
+			m.refusef(name, "`background` cannot be metered: the answer is fetched later, past this gateway.")
 		}
 	case "reasoning":
 		if mode := m.text("reasoning.mode", v.Get("mode")); mode != "" && mode != "standard" {
-			m.refuse("reasoning.mode", "`reasoning.mode` other than standard cannot be metered.")
+			m.refusef("reasoning.mode", "`reasoning.mode` other than standard cannot be metered.")
 		}
 	case "prompt_cache_options":
 		m.retention(name, v)
 	case "modalities", "audio", "prediction", "n":
-		m.refuse(name, "`%s` cannot be metered here: it is no parameter of the Responses API.", name)
+		m.refusef(name, "`%s` cannot be metered here: it is no parameter of the Responses API.", name)
 	default:
 		m.other(name)
 	}
@@ -170,7 +170,7 @@ var meteredFields = []string{"model", "stream", "max_output_tokens", "max_tool_c
 func (m *meter) other(name string) {
 	for _, metered := range meteredFields {
 		if strings.EqualFold(metered, name) {
-			m.fail(short(name), "Unknown field: did you mean `%s`?", metered)
+			m.failf(short(name), "Unknown field: did you mean `%s`?", metered)
 			return
 		}
 	}
@@ -189,33 +189,33 @@ func (m *meter) schema(v gjson.Result) {
 // retention refuses the caches that are kept longer than the price book knows of.
 func (m *meter) retention(param string, v gjson.Result) {
 	if ttl := m.text(param+".ttl", v.Get("ttl")); ttl != "" && ttl != "30m" {
-		m.refuse(param+".ttl", "`%s.ttl` other than 30m cannot be metered.", param)
+		m.refusef(param+".ttl", "`%s.ttl` other than 30m cannot be metered.", param)
 	}
 }
 
-func (m *meter) fail(param, format string, args ...any) {
+func (m *meter) failf(param, format string, args ...any) {
 	if m.err == nil {
 		m.err = chat.Invalid(param, format, args...)
 	}
 }
 
-// refuse is for what is well said and still cannot be had.
-func (m *meter) refuse(param, format string, args ...any) {
+// refusef is for what is well said and still cannot be had.
+func (m *meter) refusef(param, format string, args ...any) {
 	if m.err == nil {
-		m.err = refusal(param, format, args...)
+		m.err = refusalf(param, format, args...)
 	}
 }
 
 func (m *meter) text(param string, v gjson.Result) string {
 	if v.Type != gjson.String && v.Type != gjson.Null {
-		m.fail(param, "`%s` must be a string.", param)
+		m.failf(param, "`%s` must be a string.", param)
 	}
 	return v.Str
 }
 
 func (m *meter) boolean(param string, v gjson.Result) bool {
 	if !v.IsBool() {
-		m.fail(param, "`%s` must be true or false.", param)
+		m.failf(param, "`%s` must be true or false.", param)
 	}
 	return v.Bool()
 }
@@ -225,7 +225,7 @@ func (m *meter) boolean(param string, v gjson.Result) bool {
 func (m *meter) count(param string, v gjson.Result, most int64) int64 {
 	n, err := strconv.ParseInt(v.Raw, 10, 64)
 	if v.Type != gjson.Number || err != nil || n < 1 || n > most {
-		m.fail(param, "`%s` must be a whole number from 1 to %d.", param, most)
+		m.failf(param, "`%s` must be a whole number from 1 to %d.", param, most)
 	}
 	return n
 }

@@ -159,16 +159,16 @@ func (t *translation) rest(name string, v gjson.Result) {
 	case "store", "prompt_cache_retention", "prompt_cache_options", "stream_options", "truncation":
 	case "background":
 		if t.boolean(name, v) {
-			t.refuse(name, "`background` cannot be had: nothing is stored for this model's provider.")
+			t.refusef(name, "`background` cannot be had: nothing is stored for this model's provider.")
 		}
 	case "previous_response_id", "conversation", "prompt":
-		t.refuse(name, "`%s` is known to OpenAI alone, and this model is another provider's: send all of the conversation in `input`.", name)
+		t.refusef(name, "`%s` is known to OpenAI alone, and this model is another provider's: send all of the conversation in `input`.", name)
 	case "context_management":
 		if v.Raw != "[]" {
-			t.refuse(name, "`%s` is OpenAI's alone, and this model is another provider's.", name)
+			t.refusef(name, "`%s` is OpenAI's alone, and this model is another provider's.", name)
 		}
 	default:
-		t.refuse(short(name), "`%s` is not carried to this model's provider.", short(name))
+		t.refusef(short(name), "`%s` is not carried to this model's provider.", short(name))
 	}
 }
 
@@ -181,7 +181,7 @@ func (t *translation) finish() {
 		t.out.StreamOptions = &streamOptions{IncludeUsage: true}
 	}
 	if t.out.WebSearchOptions != nil && t.sent.maxToolCalls != nil {
-		t.refuse("max_tool_calls", "`max_tool_calls` cannot be carried beside a web search: this model's provider has a bound of its own.")
+		t.refusef("max_tool_calls", "`max_tool_calls` cannot be carried beside a web search: this model's provider has a bound of its own.")
 	}
 	if len(t.sent.tools) == 0 { // some providers refuse even what is neutral then
 		t.out.ParallelToolCalls = nil
@@ -212,7 +212,7 @@ func (t *translation) include(param string, v gjson.Result) {
 		case "reasoning.encrypted_content", "web_search_call.action.sources", "web_search_call.results", "file_search_call.results",
 			"message.input_image.image_url", "computer_call_output.output.image_url", "code_interpreter_call.outputs":
 		default:
-			t.refuse(param, "`%s` is not known here.", param)
+			t.refusef(param, "`%s` is not known here.", param)
 		}
 	})
 }
@@ -231,19 +231,19 @@ func (t *translation) reasoning(v gjson.Result) {
 		case key.Str == "generate_summary", key.Str == "mode" && of.Str == "standard",
 			key.Str == "context" && (of.Str == "auto" || of.Str == "current_turn"):
 		default:
-			t.refuse(name, "`%s` is not carried to this model's provider.", name)
+			t.refusef(name, "`%s` is not carried to this model's provider.", name)
 		}
 		return t.err == nil
 	})
 }
 
-func (t *translation) refuse(param, format string, args ...any) {
+func (t *translation) refusef(param, format string, args ...any) {
 	if t.err == nil {
-		t.err = refusal(param, format, args...)
+		t.err = refusalf(param, format, args...)
 	}
 }
 
-func (t *translation) fail(param, format string, args ...any) {
+func (t *translation) failf(param, format string, args ...any) {
 	if t.err == nil {
 		t.err = chat.Invalid(param, format, args...)
 	}
@@ -251,34 +251,34 @@ func (t *translation) fail(param, format string, args ...any) {
 
 func (t *translation) text(param string, v gjson.Result) string {
 	if v.Type != gjson.String && v.Type != gjson.Null {
-		t.fail(param, "`%s` must be a string.", param)
+		t.failf(param, "`%s` must be a string.", param)
 	}
 	return v.Str
 }
 
 func (t *translation) boolean(param string, v gjson.Result) bool {
 	if !v.IsBool() {
-		t.fail(param, "`%s` must be true or false.", param)
+		t.failf(param, "`%s` must be true or false.", param)
 	}
 	return v.Bool()
 }
 
 func (t *translation) number(param string, v gjson.Result) json.RawMessage {
 	if v.Type != gjson.Number {
-		t.fail(param, "`%s` must be a number.", param)
+		t.failf(param, "`%s` must be a number.", param)
 	}
 	return json.RawMessage(v.Raw)
 }
 
 func (t *translation) object(param string, v gjson.Result) {
 	if !v.IsObject() {
-		t.fail(param, "`%s` must be an object.", param)
+		t.failf(param, "`%s` must be an object.", param)
 	}
 }
 
 func (t *translation) each(param string, v gjson.Result, do func(param string, v gjson.Result)) {
 	if !v.IsArray() {
-		t.fail(param, "`%s` must be an array.", param)
+		t.failf(param, "`%s` must be an array.", param)
 		return
 	}
 	i := 0

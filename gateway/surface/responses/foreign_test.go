@@ -89,7 +89,7 @@ func valueOf(t *testing.T, text string) any {
 	return v
 }
 
-// TestOwnLeavesOutWhatWasMadeHere: OpenAI refuses encrypted reasoning that is not its own.
+// TestOwnBody: what is sent to OpenAI differs only where it must.
 func TestOwnBody(t *testing.T) {
 	for _, c := range []struct{ name, body, want string }{
 		{"the name", `{"model":"alias","input":"q" , "x":1}`, `{"model":"gpt-5","input":"q" , "x":1}`},

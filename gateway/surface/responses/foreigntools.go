@@ -57,9 +57,9 @@ func (t *translation) tools(param string, v gjson.Result) {
 		case isWebSearch(kind):
 			t.search(param, tool)
 		case kind == "":
-			t.fail(param+".type", "`%s.type` is missing.", param)
+			t.failf(param+".type", "`%s.type` is missing.", param)
 		default:
-			t.refuse(param+".type", "The tool `%.64s` is OpenAI's alone, and this model is another provider's.", kind)
+			t.refusef(param+".type", "The tool `%.64s` is OpenAI's alone, and this model is another provider's.", kind)
 		}
 	})
 }
@@ -68,10 +68,10 @@ func (t *translation) function(param string, v gjson.Result) {
 	own := chatTool{Type: "function", Function: function{Name: t.text(param+".name", v.Get("name")),
 		Description: t.text(param+".description", v.Get("description"))}}
 	if own.Function.Name == "" {
-		t.fail(param+".name", "`%s.name` is missing.", param)
+		t.failf(param+".name", "`%s.name` is missing.", param)
 	}
 	if v.Get("defer_loading").Bool() || v.Get("async").Bool() {
-		t.refuse(param, "`%s` is to be loaded or to run in a way that is OpenAI's alone.", param)
+		t.refusef(param, "`%s` is to be loaded or to run in a way that is OpenAI's alone.", param)
 	}
 	parameters := v.Get("parameters")
 	if parameters.Type != gjson.Null {
@@ -100,10 +100,10 @@ func rawOf(v gjson.Result) json.RawMessage {
 func (t *translation) search(param string, v gjson.Result) {
 	own := &searchOptions{ContextSize: t.text(param+".search_context_size", v.Get("search_context_size"))}
 	if live := v.Get("external_web_access"); live.Type == gjson.False {
-		t.refuse(param+".external_web_access", "`%s.external_web_access` cannot be turned off for this model.", param)
+		t.refusef(param+".external_web_access", "`%s.external_web_access` cannot be turned off for this model.", param)
 	}
 	if v.Get("filters.allowed_domains.0").Exists() {
-		t.refuse(param+".filters", "`%s.filters` is not carried to this model's provider.", param)
+		t.refusef(param+".filters", "`%s.filters` is not carried to this model's provider.", param)
 	}
 	if where := v.Get("user_location"); where.IsObject() {
 		l := location{City: where.Get("city").Str, Country: where.Get("country").Str, Region: where.Get("region").Str, Timezone: where.Get("timezone").Str}
@@ -150,14 +150,14 @@ func (t *translation) toolChoice(v gjson.Result) {
 		})
 		t.out.ToolChoice = own
 	default:
-		t.refuse(param, "`%s` can be auto, none, required, a function or allowed_tools: other tools of OpenAI's cannot be demanded of this model.", param)
+		t.refusef(param, "`%s` can be auto, none, required, a function or allowed_tools: other tools of OpenAI's cannot be demanded of this model.", param)
 	}
 }
 
 func (t *translation) chosen(param string, v gjson.Result) chosen {
 	name := t.text(param+".name", v.Get("name"))
 	if v.Get("type").Str != "function" || name == "" {
-		t.refuse(param, "`%s` names no function.", param)
+		t.refusef(param, "`%s` names no function.", param)
 	}
 	return chosen{Type: "function", Function: chosenName{name}}
 }
@@ -202,6 +202,6 @@ func (t *translation) format(v gjson.Result) {
 		}
 		t.out.ResponseFormat = own
 	default:
-		t.fail("text.format.type", "`text.format.type` must be text, json_object or json_schema.")
+		t.failf("text.format.type", "`text.format.type` must be text, json_object or json_schema.")
 	}
 }

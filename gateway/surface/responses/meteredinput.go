@@ -8,7 +8,7 @@ func (m *meter) input(param string, v gjson.Result) {
 		return
 	}
 	if !v.IsArray() {
-		m.fail(param, "`%s` must be a string or an array of items.", param)
+		m.failf(param, "`%s` must be a string or an array of items.", param)
 		return
 	}
 	m.each(param, v, m.item)
@@ -75,7 +75,7 @@ func (m *meter) content(param string, v gjson.Result) {
 	case v.IsArray():
 		m.each(param, v, m.part)
 	default:
-		m.fail(param, "`%s` must be a string or an array of parts.", param)
+		m.failf(param, "`%s` must be a string or an array of parts.", param)
 	}
 }
 

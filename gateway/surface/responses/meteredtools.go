@@ -18,7 +18,7 @@ func (m *meter) toolList(param string, v gjson.Result) {
 		m.each(param+".tools", tool.Get("tools"), func(param string, tool gjson.Result) {
 			kind := m.text(param+".type", tool.Get("type"))
 			if kind != "function" && kind != "custom" {
-				m.fail(param+".type", "A namespace holds functions and custom tools only.")
+				m.failf(param+".type", "A namespace holds functions and custom tools only.")
 			}
 			m.tool(param, kind, tool)
 		})
@@ -36,13 +36,13 @@ func (m *meter) tool(param, kind string, tool gjson.Result) {
 		m.runs = m.runs || tool.Get("execution").Str != "client"
 		m.f.Opaque = true
 	case kind == "shell" && hosted(tool.Get("environment")):
-		m.refuse(param+".environment", "`%s.environment` cannot be metered: only a local shell, which the client runs, can.", param)
+		m.refusef(param+".environment", "`%s.environment` cannot be metered: only a local shell, which the client runs, can.", param)
 	case kind == "local_shell", kind == "shell", kind == "apply_patch", kind == "computer_use_preview", kind == "computer":
 		m.f.Opaque = true
 	case kind == "":
-		m.fail(param+".type", "`%s.type` is missing.", param)
+		m.failf(param+".type", "`%s.type` is missing.", param)
 	default:
-		m.refuse(param+".type", "The tool `%.64s` cannot be metered: it bills by what no usage tells.", kind)
+		m.refusef(param+".type", "The tool `%.64s` cannot be metered: it bills by what no usage tells.", kind)
 	}
 }
 
@@ -59,14 +59,14 @@ func hosted(environment gjson.Result) bool {
 // each calls do for the elements of an array, all of them objects.
 func (m *meter) each(param string, v gjson.Result, do func(param string, v gjson.Result)) {
 	if !v.IsArray() {
-		m.fail(param, "`%s` must be an array.", param)
+		m.failf(param, "`%s` must be an array.", param)
 		return
 	}
 	i := 0
 	v.ForEach(func(_, element gjson.Result) bool {
 		at := fmt.Sprintf("%s[%d]", param, i)
 		if !element.IsObject() {
-			m.fail(at, "`%s` must be an object.", at)
+			m.failf(at, "`%s` must be an object.", at)
 			return false
 		}
 		do(at, element)

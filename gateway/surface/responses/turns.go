@@ -2,6 +2,7 @@ package responses
 
 import (
 	"encoding/json"
+	"maps"
 	"strconv"
 
 	"github.com/tidwall/gjson"
@@ -70,9 +71,7 @@ func (c *conversation) signatures(items []gjson.Result) {
 	c.calls = map[string]string{}
 	for _, item := range items {
 		if own, ours := carriedOf(item); ours {
-			for id, signature := range own.Calls {
-				c.calls[id] = signature
-			}
+			maps.Copy(c.calls, own.Calls)
 		}
 	}
 }
@@ -98,7 +97,7 @@ func (c *conversation) item(param string, v gjson.Result) {
 	case "":
 		c.err = chat.Invalid(param+".type", "`%s.type` is missing.", param)
 	default:
-		c.err = refusal(param, "Items of type `%.64s` are OpenAI's alone, and this model is another provider's.", kind)
+		c.err = refusalf(param, "Items of type `%.64s` are OpenAI's alone, and this model is another provider's.", kind)
 	}
 }
 
@@ -113,7 +112,7 @@ func (c *conversation) message(param string, v gjson.Result) {
 		c.close()
 		c.done = append(c.done, message{Role: role, Content: contentOf(parts), CacheControl: rawOf(v.Get("cache_control"))})
 	default:
-		c.fail(param+".role", "`%s.role` must be user, assistant, system or developer.", param)
+		c.failf(param+".role", "`%s.role` must be user, assistant, system or developer.", param)
 	}
 }
 
@@ -139,7 +138,7 @@ func (c *conversation) close() {
 func (c *conversation) call(param string, v gjson.Result) {
 	id, name, arguments := v.Get("call_id").Str, v.Get("name").Str, v.Get("arguments")
 	if id == "" || name == "" || arguments.Type != gjson.String {
-		c.fail(param, "`%s` needs call_id, name, and arguments as a string.", param)
+		c.failf(param, "`%s` needs call_id, name, and arguments as a string.", param)
 		return
 	}
 	call := chat.ReplyCall{ID: id, Type: "function", Function: chat.ReplyFunction{Name: name, Arguments: arguments.Str},
@@ -159,7 +158,7 @@ func signed(signature string) *chat.ExtraContent {
 func (c *conversation) result(param string, v gjson.Result) {
 	id := v.Get("call_id").Str
 	if id == "" {
-		c.fail(param+".call_id", "`%s.call_id` is missing.", param)
+		c.failf(param+".call_id", "`%s.call_id` is missing.", param)
 	}
 	parts := c.parts(param+".output", v.Get("output"))
 	c.close()
@@ -183,7 +182,7 @@ func (c *conversation) reasoning(v gjson.Result) {
 	})
 }
 
-func (c *conversation) fail(param, format string, args ...any) {
+func (c *conversation) failf(param, format string, args ...any) {
 	if c.err == nil {
 		c.err = chat.Invalid(param, format, args...)
 	}

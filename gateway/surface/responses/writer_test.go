@@ -7,8 +7,6 @@ import (
 
 	"github.com/tidwall/gjson"
 	"pgregory.net/rapid"
-
-	"llm-gateway/gateway/provider/chat"
 )
 
 // delta is a chunk of a chat completion.
@@ -166,5 +164,4 @@ func TestAfterTheEnd(t *testing.T) {
 	if more := append(w.End(nil), w.Chunk([]byte(delta(`{"content":"a"}`)), nil)...); len(more) != 0 || !first[len(first)-1].Last {
 		t.Errorf("%s", more[0].Data)
 	}
-	var _ chat.Writer = w
 }
