@@ -36,7 +36,7 @@ func (h *hold) announce(header http.Header) {
 func (h *hold) complete(c *gin.Context) error {
 	var answer *provider.Completion
 	err := h.attempts(func() (err error) {
-		answer, err = h.call.target.complete(h.ctx)
+		answer, err = h.call.complete(h.ctx)
 		return err
 	})
 	if err != nil {

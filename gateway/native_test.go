@@ -174,7 +174,7 @@ func TestNativeRecordings(t *testing.T) {
 				continue
 			}
 			seen[n.provider]++
-			g := got{}
+			var g got
 			if stream {
 				s := a.events(t)
 				if !s.done || s.failure != "" {

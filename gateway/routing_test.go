@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -61,7 +62,7 @@ func (h *house) Complete(ctx context.Context, r provider.Request) (*provider.Com
 
 func (h *house) Stream(ctx context.Context, r provider.Request) (provider.Stream, error) {
 	err := h.next(r)
-	if failed, ok := err.(*provider.Error); ok && failed.Kind == provider.KindCut {
+	if failed := new(provider.Error); errors.As(err, &failed) && failed.Kind == provider.KindCut {
 		return &errorFirst{failed}, nil
 	}
 	if err != nil {

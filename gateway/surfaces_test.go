@@ -73,7 +73,7 @@ func askResponse(model, text string, turns int, stream bool) (path, body string)
 
 // dataOf are the events of a stream with their names; comments are left out.
 func dataOf(body string) (out []gjson.Result) {
-	for _, frame := range strings.Split(body, "\n\n") {
+	for frame := range strings.SplitSeq(body, "\n\n") {
 		for line := range strings.Lines(frame) {
 			if data, ok := strings.CutPrefix(line, "data: "); ok && strings.TrimSpace(data) != "[DONE]" {
 				out = append(out, gjson.Parse(data))

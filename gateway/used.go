@@ -108,7 +108,7 @@ func (h *hold) chargeIterations(u *used) (domain.Charge, error) {
 		if parts[v] == nil {
 			parts[v], versions = &domain.Meters{}, append(versions, v)
 		}
-		for m := domain.Input; m < domain.WebSearch; m++ {
+		for m := range domain.WebSearch {
 			parts[v][m] += meters[m]
 		}
 	}

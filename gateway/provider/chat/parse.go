@@ -31,7 +31,7 @@ type parser struct {
 	err error
 }
 
-func (p *parser) fail(param, format string, args ...any) {
+func (p *parser) failf(param, format string, args ...any) {
 	if p.err == nil {
 		p.err = Invalid(param, format, args...)
 	}
@@ -129,7 +129,7 @@ func (p *parser) extra(v gjson.Result) {
 
 func (p *parser) each(param string, v gjson.Result, do func(param string, v gjson.Result)) {
 	if !v.IsArray() {
-		p.fail(param, "`%s` must be an array.", param)
+		p.failf(param, "`%s` must be an array.", param)
 		return
 	}
 	i := 0
@@ -142,21 +142,21 @@ func (p *parser) each(param string, v gjson.Result, do func(param string, v gjso
 
 func (p *parser) text(param string, v gjson.Result) string {
 	if v.Type != gjson.String && v.Type != gjson.Null {
-		p.fail(param, "`%s` must be a string.", param)
+		p.failf(param, "`%s` must be a string.", param)
 	}
 	return v.Str
 }
 
 func (p *parser) boolean(param string, v gjson.Result) bool {
 	if !v.IsBool() {
-		p.fail(param, "`%s` must be true or false.", param)
+		p.failf(param, "`%s` must be true or false.", param)
 	}
 	return v.Bool()
 }
 
 func (p *parser) number(param string, v gjson.Result) json.Number {
 	if v.Type != gjson.Number {
-		p.fail(param, "`%s` must be a number.", param)
+		p.failf(param, "`%s` must be a number.", param)
 	}
 	return json.Number(v.Raw)
 }
@@ -164,7 +164,7 @@ func (p *parser) number(param string, v gjson.Result) json.Number {
 func (p *parser) integer(param string, v gjson.Result) int64 {
 	n, err := json.Number(v.Raw).Int64()
 	if v.Type != gjson.Number || err != nil || n < 1 {
-		p.fail(param, "`%s` must be a whole number above 0.", param)
+		p.failf(param, "`%s` must be a whole number above 0.", param)
 	}
 	return n
 }
@@ -186,10 +186,10 @@ func (p *parser) format(param string, v gjson.Result) {
 		of := v.Get("json_schema")
 		f.Name, f.Schema, f.Strict = p.text(param+".json_schema.name", of.Get("name")), of.Get("schema"), of.Get("strict").Bool()
 		if f.Schema.Exists() && !f.Schema.IsObject() {
-			p.fail(param+".json_schema.schema", "`%s.json_schema.schema` must be an object.", param)
+			p.failf(param+".json_schema.schema", "`%s.json_schema.schema` must be an object.", param)
 		}
 	default:
-		p.fail(param+".type", "`%s.type` must be text, json_object or json_schema.", param)
+		p.failf(param+".type", "`%s.type` must be text, json_object or json_schema.", param)
 	}
 }
 
@@ -199,7 +199,7 @@ func (p *parser) toolChoice(param string, v gjson.Result) {
 	case v.Type == gjson.String:
 		c.Mode = v.Str
 		if c.Mode != "auto" && c.Mode != "none" && c.Mode != "required" {
-			p.fail(param, "`%s` must be auto, none, required, or an object that names a tool.", param)
+			p.failf(param, "`%s` must be auto, none, required, or an object that names a tool.", param)
 		}
 	case v.Get("type").Str == "allowed_tools":
 		allowed := v.Get("allowed_tools")
@@ -218,7 +218,7 @@ func (p *parser) toolChoice(param string, v gjson.Result) {
 			c.Name = v.Get("custom.name").Str
 		}
 		if c.Name == "" {
-			p.fail(param, "`%s` names no tool.", param)
+			p.failf(param, "`%s` names no tool.", param)
 		}
 	}
 }
@@ -231,7 +231,7 @@ func (p *parser) tool(param string, bare bool, v gjson.Result) Tool {
 		t.Type, of = "function", v
 	}
 	if t.Type == "" {
-		p.fail(param+".type", "`%s.type` is missing.", param)
+		p.failf(param+".type", "`%s.type` is missing.", param)
 	}
 	if t.Type != "function" {
 		t.Name = v.Get("name").Str
@@ -246,7 +246,7 @@ func (p *parser) tool(param string, bare bool, v gjson.Result) Tool {
 		t.CacheControl = of.Get("cache_control")
 	}
 	if t.Name == "" {
-		p.fail(param+".function.name", "`%s.function.name` is missing.", param)
+		p.failf(param+".function.name", "`%s.function.name` is missing.", param)
 	}
 	return t
 }
@@ -254,7 +254,7 @@ func (p *parser) tool(param string, bare bool, v gjson.Result) Tool {
 func (p *parser) message(param string, v gjson.Result) Message {
 	m := Message{Param: param}
 	if !v.IsObject() {
-		p.fail(param, "`%s` must be an object.", param)
+		p.failf(param, "`%s` must be an object.", param)
 		return m
 	}
 	m.Role, m.Name = p.text(param+".role", v.Get("role")), p.text(param+".name", v.Get("name"))
@@ -287,7 +287,7 @@ func (p *parser) call(param string, v gjson.Result) ToolCall {
 		c.Custom, c.Name, c.Arguments = true, v.Get("custom.name").Str, v.Get("custom.input").Str
 	}
 	if c.Name == "" {
-		p.fail(param, "`%s` names no function.", param)
+		p.failf(param, "`%s` names no function.", param)
 	}
 	return c
 }
@@ -314,7 +314,7 @@ func (p *parser) content(m *Message, v gjson.Result) {
 	case v.IsArray():
 		p.each(param, v, func(param string, part gjson.Result) { m.Parts = append(m.Parts, p.part(param, part)) })
 	default:
-		p.fail(param, "`%s` must be a string or an array of parts.", param)
+		p.failf(param, "`%s` must be a string or an array of parts.", param)
 	}
 }
 
@@ -334,7 +334,7 @@ func (p *parser) part(param string, v gjson.Result) Part {
 			out.Detail, link = link.Get("detail").Str, link.Get("url")
 		}
 		if out.URL = p.text(param+".image_url.url", link); out.URL == "" {
-			p.fail(param+".image_url", "`%s.image_url` has no url.", param)
+			p.failf(param+".image_url", "`%s.image_url` has no url.", param)
 		}
 	case "input_audio":
 		out.Data, out.MediaType = v.Get("input_audio.data").Str, "audio/"+v.Get("input_audio.format").Str
@@ -342,7 +342,7 @@ func (p *parser) part(param string, v gjson.Result) Part {
 		out.FileName, out.FileID = v.Get("file.filename").Str, v.Get("file.file_id").Str
 		out.MediaType, out.Data = SplitDataURL(v.Get("file.file_data").Str)
 	case "":
-		p.fail(param+".type", "`%s.type` is missing.", param)
+		p.failf(param+".type", "`%s.type` is missing.", param)
 	}
 	return out
 }
