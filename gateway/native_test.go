@@ -14,6 +14,7 @@ import (
 	"github.com/tidwall/gjson"
 
 	"llm-gateway/domain"
+	"llm-gateway/gateway/provider/chat/chatschema"
 )
 
 // native is one recorded answer of a provider that does not speak OpenAI's protocol.
@@ -180,9 +181,15 @@ func TestNativeRecordings(t *testing.T) {
 				if !s.done || s.failure != "" {
 					t.Errorf("%s: done: %t, %q", name, s.done, s.failure)
 				}
+				if err := chatschema.StrictStream(s.data); err != nil {
+					t.Errorf("%s: not OpenAI's schema: %v", name, err)
+				}
 				g = accumulate(t, name, s)
 			} else {
 				g = whole(t, name, a.body)
+				if err := chatschema.StrictCompletion([]byte(a.body)); err != nil {
+					t.Errorf("%s: not OpenAI's schema: %v", name, err)
+				}
 			}
 			checkMeaning(t, name, n, g)
 			checkNativeBill(t, e, name, n, a)
