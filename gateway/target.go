@@ -179,6 +179,9 @@ func needOf(f *chat.Facts, t *target) domain.Need {
 		InputTokens: f.InputBytes + templateTokens + t.terms.Overhead, AudioIn: f.AudioIn, AudioOut: f.AudioOut, ImageOut: f.ImageOut,
 		ServiceTier: f.ServiceTier, WebSearches: t.searches(f),
 	}
+	if f.NoOutput && f.InputBytes == 0 { // it is only counted
+		n.InputTokens = 0
+	}
 	unseen := f.Opaque
 	if f.Images > 0 {
 		unseen = unseen || t.terms.ImageTokens == 0
