@@ -100,7 +100,7 @@ func TestEveryModelCanBeCharged(t *testing.T) {
 			ids[v.ID] = true
 			usage := domain.Meters{domain.Input: m.Context - 1, domain.CachedInput: 1, domain.Requests: 1}
 			need := domain.Need{InputTokens: m.Context}
-			if m.Mode == domain.ModeChat {
+			if m.Mode != domain.ModeEmbedding {
 				usage[domain.Output], usage[domain.Reasoning] = m.OutputLimit()-1, 1
 				need.OutputTokens = m.OutputLimit()
 			}
@@ -113,7 +113,7 @@ func TestEveryModelCanBeCharged(t *testing.T) {
 			}
 		}
 	}
-	if len(ids) != 152+10+7+4 { // the facts, their ten further dates, older and simulated models
+	if len(ids) != 152+10+7+3+4 { // the facts, their ten further dates, older models, completions, simulated models
 		t.Errorf("%d versions", len(ids))
 	}
 }

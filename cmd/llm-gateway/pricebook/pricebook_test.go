@@ -137,7 +137,7 @@ var broken = []struct{ old, new, want string }{
 	{`context: 1000`, `context: many`, `line 10: cannot unmarshal string into Go struct field`},
 	{`context: 1000`, `context: 99999999999999999999`, `line 10: cannot unmarshal`},
 	{`responses_only: true`, `responses_only: 1`, `line 13: cannot unmarshal`},
-	{`mode: chat`, `mode: image`, `line 8: model "big": mode: "image" is neither chat nor embedding`},
+	{`mode: chat`, `mode: image`, `line 8: model "big": mode: "image" is neither chat nor completion nor embedding`},
 	{`provider: acme`, `provider: a/b`, `line 8: model "big": provider: not a name: "a/b"`},
 	{`model: big`, `model: "b\u0000g"`, `line 8: model "b\x00g": model: not a name`},
 	{`model: big`, `model: small`, `line 31: model "small": model: the name is taken twice`},
