@@ -96,7 +96,7 @@ func (c *conversation) addResult(m *chat.Message, id string) error {
 	if err != nil {
 		return err
 	}
-	result := block{Type: "tool_result", ToolUseID: id, CacheControl: raw(m.CacheControl)}
+	result := block{Type: "tool_result", ToolUseID: id, CacheControl: chat.RawObject(m.CacheControl)}
 	for i := range parts {
 		// A mark on a part marks the result: what is inside of a result takes none.
 		if parts[i].CacheControl != nil {
@@ -213,7 +213,7 @@ func toolID(id string) string {
 // mark puts a message's cache mark on its last block. Thinking takes none.
 func mark(blocks []block, cache gjson.Result) []block {
 	if last := len(blocks) - 1; last >= 0 && cache.IsObject() && !isThought(&blocks[last]) {
-		blocks[last].CacheControl = raw(cache)
+		blocks[last].CacheControl = chat.RawObject(cache)
 	}
 	return blocks
 }

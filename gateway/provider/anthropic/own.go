@@ -44,7 +44,7 @@ func errNoRequest(err error) error {
 }
 
 func quote(s string) string {
-	b, err := encode(s)
+	b, err := chat.Marshal(s)
 	if err != nil { // unreachable: a string is valid
 		return `""`
 	}
@@ -194,7 +194,7 @@ func (r *ownReader) Event(data []byte, chunks []chat.Chunk) (_ []chat.Chunk, don
 	}
 	r.read(kind, e)
 	if bytes.ContainsAny(r.data, "\r\n") { // an event of several lines: a chunk has one
-		if r.data, err = encode(json.RawMessage(data)); err != nil {
+		if r.data, err = chat.Marshal(json.RawMessage(data)); err != nil {
 			return chunks, false, errNoEvent
 		}
 	}

@@ -35,7 +35,7 @@ func partsOf(m *chat.Message, allowed ...string) (blocks []block, err error) {
 		if b.Type == "text" && strings.TrimSpace(b.Text) == "" {
 			continue
 		}
-		b.CacheControl = raw(p.CacheControl)
+		b.CacheControl = chat.RawObject(p.CacheControl)
 		blocks = append(blocks, b)
 	}
 	return blocks, nil

@@ -58,7 +58,7 @@ func (x *translation) tool(t *chat.Tool) (any, error) {
 	case t.Parameters.Exists() && !t.Parameters.IsObject():
 		return nil, chat.Invalid(t.Param+".function.parameters", "`%s.function.parameters` must be an object.", t.Param)
 	}
-	own := tool{Name: t.Name, Description: t.Description, InputSchema: inputSchema(t.Parameters), CacheControl: raw(t.CacheControl)}
+	own := tool{Name: t.Name, Description: t.Description, InputSchema: inputSchema(t.Parameters), CacheControl: chat.RawObject(t.CacheControl)}
 	if t.Strict && x.model.structured() {
 		own.Strict, own.InputSchema = true, closed(own.InputSchema)
 	}

@@ -30,7 +30,7 @@ func Translate(r *chat.Request, t Target) (chat.Exchange, error) {
 			return nil, err
 		}
 	}
-	body, err := encode(&x.out)
+	body, err := chat.Marshal(&x.out)
 	if err != nil {
 		return nil, chat.Invalid("messages", "The request holds text that is not valid JSON.")
 	}

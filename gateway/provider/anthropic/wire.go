@@ -1,10 +1,7 @@
 package anthropic
 
 import (
-	"bytes"
 	"encoding/json"
-
-	"github.com/tidwall/gjson"
 )
 
 // request is the body of a call, in the order in which it is sent.
@@ -87,23 +84,4 @@ type outputFormat struct {
 
 type metadata struct {
 	UserID string `json:"user_id"`
-}
-
-// raw is an object of the client's; nil for anything else.
-func raw(v gjson.Result) json.RawMessage {
-	if !v.IsObject() {
-		return nil
-	}
-	return json.RawMessage(v.Raw)
-}
-
-// encode is json.Marshal without the escapes for HTML. It fails only on raw JSON that is none.
-func encode(v any) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }

@@ -1,7 +1,6 @@
 package chat
 
 import (
-	"bytes"
 	"encoding/json"
 
 	"llm-gateway/domain"
@@ -186,19 +185,7 @@ func UsageOf(u *domain.Usage) *Usage {
 }
 
 // Encode renders the whole answer.
-func (a *Answer) Encode() []byte { return encode(a) }
+func (a *Answer) Encode() []byte { return Encode(a) }
 
 // Encode renders the chunk, on one line.
-func (e *Event) Encode() []byte { return encode(e) }
-
-// encode is json.Marshal without the escapes for HTML, which no provider writes. What is encoded here
-// are structs of strings and numbers: that cannot fail.
-func encode(v any) []byte {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		panic(err)
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
-}
+func (e *Event) Encode() []byte { return Encode(e) }

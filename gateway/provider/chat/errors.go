@@ -35,7 +35,7 @@ func (e *Failed) Error() string { return "the provider reported " + e.Type }
 
 // Body is the error in OpenAI's shape.
 func (e *Failed) Body() []byte {
-	return encode(struct {
+	return Encode(struct {
 		Error any `json:"error"`
 	}{struct {
 		Message string  `json:"message"`

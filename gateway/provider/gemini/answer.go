@@ -1,6 +1,7 @@
 package gemini
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"strings"
@@ -32,8 +33,8 @@ type head struct {
 // counts say nothing.
 func (h *head) take(response gjson.Result) {
 	if !h.fixed {
-		h.id = firstOf(h.id, clean(response.Get("responseId").Str, chat.MaxUpstreamID))
-		h.model = firstOf(h.model, clean(response.Get("modelVersion").Str, chat.MaxModelName))
+		h.id = cmp.Or(h.id, clean(response.Get("responseId").Str, chat.MaxUpstreamID))
+		h.model = cmp.Or(h.model, clean(response.Get("modelVersion").Str, chat.MaxModelName))
 	}
 	usage := response.Get("usageMetadata")
 	if usage.IsObject() {
@@ -48,14 +49,7 @@ func (h *head) take(response gjson.Result) {
 	h.blocked = h.blocked || response.Get("promptFeedback.blockReason").Str != ""
 }
 
-func firstOf(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
-}
-
-func (h *head) servedBy() string { return firstOf(h.model, h.target.Model) }
+func (h *head) servedBy() string { return cmp.Or(h.model, h.target.Model) }
 
 // choice finds the choice of a candidate. Zeros are left out of Google's JSON, so that one without an
 // index has it from its position.

@@ -1,6 +1,7 @@
 package gemini
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -109,7 +110,7 @@ func TestMintedIDs(t *testing.T) {
 func TestCitations(t *testing.T) {
 	pages := `"groundingChunks":[{"web":{"uri":"https://a","title":"A"}},{"maps":{"uri":"https://b","title":"B"}},{"web":{}}]`
 	place := func(start, end int, page string) string {
-		return string(encode(map[string]any{"type": "url_citation", "url_citation": map[string]any{"start_index": start, "end_index": end, "title": strings.ToUpper(page), "url": "https://" + page}}))
+		return string(chat.Encode(map[string]any{"type": "url_citation", "url_citation": map[string]any{"start_index": start, "end_index": end, "title": strings.ToUpper(page), "url": "https://" + page}}))
 	}
 	for _, row := range []struct{ name, parts, supports, want string }{
 		{"bytes become characters", `{"text":"Žluťoučký kůň pěl."}`, `{"segment":{"startIndex":14,"endIndex":19,"text":"kůň"},"groundingChunkIndices":[0,1,2,9,-1]}`, place(10, 13, "a") + "," + place(10, 13, "b")},
@@ -121,7 +122,7 @@ func TestCitations(t *testing.T) {
 	} {
 		grounding := `,"groundingMetadata":{` + pages + `,"groundingSupports":[` + row.supports + `]}`
 		_, v := answerOf(t, "gemini-2.5-flash", candidate(row.parts, grounding))
-		if got := v.Get("choices.0.message.annotations").Raw; !sameJSON(t, firstOf(got, "null"), "["+row.want+"]") {
+		if got := v.Get("choices.0.message.annotations").Raw; !sameJSON(t, cmp.Or(got, "null"), "["+row.want+"]") {
 			t.Errorf("%s: %s\nwant %s", row.name, got, row.want)
 		}
 	}

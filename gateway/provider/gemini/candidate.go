@@ -2,6 +2,7 @@ package gemini
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -135,7 +136,7 @@ func (c *choice) flush(h *head, d *chat.Delta) {
 	c.pending = nil
 	c.calls++
 	d.ToolCalls = append(d.ToolCalls, chat.ReplyCall{
-		Index: &index, ID: firstOf(call.id, mint(h, c.index, index)), Type: "function",
+		Index: &index, ID: cmp.Or(call.id, mint(h, c.index, index)), Type: "function",
 		Function:     chat.ReplyFunction{Name: call.name, Arguments: call.arguments()},
 		ExtraContent: signed(call.signature),
 	})

@@ -1,9 +1,6 @@
 package gemini
 
 import (
-	"bytes"
-	"encoding/json"
-
 	"llm-gateway/gateway/provider/chat"
 )
 
@@ -26,7 +23,7 @@ func Translate(r *chat.Request, t Target) (chat.Exchange, error) {
 			return nil, err
 		}
 	}
-	return &exchange{target: t, body: encode(&b.out)}, nil
+	return &exchange{target: t, body: chat.Encode(&b.out)}, nil
 }
 
 // exchange is one call: it holds what its answer cannot know.
@@ -38,15 +35,3 @@ type exchange struct {
 func (x *exchange) Body() []byte { return x.body }
 
 func (x *exchange) Reader() chat.Reader { return &reader{head: head{target: x.target}} }
-
-// encode is json.Marshal without the escapes for HTML. What is encoded are structs of strings, numbers
-// and JSON that was checked where it was taken: that cannot fail.
-func encode(v any) []byte {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		panic(err)
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
-}

@@ -98,7 +98,7 @@ func logprobsOf(candidate gjson.Result) json.RawMessage {
 			}
 		}
 	}
-	return encode(map[string]any{"content": content, "refusal": nil})
+	return chat.Encode(map[string]any{"content": content, "refusal": nil})
 }
 
 // impossible is OpenAI's number for a probability of nothing, which JSON cannot say.

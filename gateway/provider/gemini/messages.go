@@ -189,7 +189,7 @@ func (b *builder) result(m *chat.Message) error {
 	if text := m.Text(); isObject(strings.TrimSpace(text)) {
 		response.Response = json.RawMessage(strings.TrimSpace(text))
 	} else {
-		response.Response = encode(map[string]string{"result": text})
+		response.Response = chat.Encode(map[string]string{"result": text})
 	}
 	b.results = append(b.results, result{made.order, response})
 	return nil

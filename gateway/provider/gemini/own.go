@@ -140,7 +140,7 @@ func OwnBody(body []byte, model string) ([]byte, error) {
 	if !v.IsObject() {
 		return nil, chat.Invalid("", "The body must be an object.")
 	}
-	e := edits{name: encode("models/" + strings.TrimPrefix(model, "models/"))}
+	e := edits{name: chat.Encode("models/" + strings.TrimPrefix(model, "models/"))}
 	inner := []gjson.Result{v, v.Get("generateContentRequest"), v.Get("generate_content_request")}
 	for _, request := range inner {
 		e.rename(request)

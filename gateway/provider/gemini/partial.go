@@ -1,11 +1,14 @@
 package gemini
 
 import (
+	"cmp"
 	"encoding/json"
 	"strconv"
 	"strings"
 
 	"github.com/tidwall/gjson"
+
+	"llm-gateway/gateway/provider/chat"
 )
 
 // pendingCall is a function call whose arguments may still be coming, a value at a time:
@@ -17,8 +20,8 @@ type pendingCall struct {
 }
 
 func (p *pendingCall) take(call gjson.Result, signature string) {
-	p.signature = firstOf(p.signature, signature)
-	p.id = firstOf(p.id, call.Get("id").Str)
+	p.signature = cmp.Or(p.signature, signature)
+	p.id = cmp.Or(p.id, call.Get("id").Str)
 	if args := call.Get("args"); args.IsObject() {
 		p.whole = args
 	}
@@ -130,7 +133,7 @@ func (v *value) object() []byte {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = append(append(b, encode(name)...), ':')
+		b = append(append(b, chat.Encode(name)...), ':')
 		b = append(b, v.fields[name].json()...)
 	}
 	return append(b, '}')
@@ -146,9 +149,9 @@ func (v *value) json() []byte {
 		for i, item := range v.items {
 			list[i] = item.json()
 		}
-		return encode(list)
+		return chat.Encode(list)
 	case v.text != nil:
-		return encode(v.text.String())
+		return chat.Encode(v.text.String())
 	case v.raw != "":
 		return []byte(v.raw)
 	}

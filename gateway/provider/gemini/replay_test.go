@@ -339,5 +339,5 @@ func messageOf(got streamed) string {
 		m.ToolCalls = append(m.ToolCalls, chat.ReplyCall{ID: c.id, Type: "function", ExtraContent: signed(c.signature),
 			Function: chat.ReplyFunction{Name: c.name, Arguments: c.arguments}})
 	}
-	return string(encode(m))
+	return string(chat.Encode(m))
 }

@@ -2,6 +2,7 @@ package gemini
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -42,7 +43,7 @@ func with(t *testing.T, add gjson.Result) string {
 		t.Fatal(err)
 	}
 	maps.Copy(body, more)
-	return string(encode(body))
+	return string(chat.Encode(body))
 }
 
 func TestSettings(t *testing.T) {
@@ -64,7 +65,7 @@ func TestSettings(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	for _, row := range table(t, "refusals.json") {
-		model := firstOf(row.Get("model").Str, "gemini-2.5-flash")
+		model := cmp.Or(row.Get("model").Str, "gemini-2.5-flash")
 		_, err := translate(with(t, row.Get("add")), model)
 		var refused *chat.Unsupported
 		if !errors.As(err, &refused) || refused.Param != row.Get("param").Str || refused.Invalid != row.Get("invalid").Bool() || refused.Message == "" {

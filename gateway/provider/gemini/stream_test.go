@@ -21,7 +21,7 @@ func TestPartialArguments(t *testing.T) {
 			for _, of := range event.Array() {
 				list = append(list, map[string]any{"jsonPath": of.Get("0").Str, kinds[of.Get("1").Str]: json.RawMessage(of.Get("2").Raw), "willContinue": of.Get("3").Bool()})
 			}
-			data = append(data, `{`+candidate(`{"functionCall":{"partialArgs":`+string(encode(list))+`,"willContinue":true}}`, ``)+`}`)
+			data = append(data, `{`+candidate(`{"functionCall":{"partialArgs":`+string(chat.Encode(list))+`,"willContinue":true}}`, ``)+`}`)
 		}
 		data = append(data, `{`+candidate(`{"functionCall":{}}`, `,"finishReason":"STOP"`)+`}`)
 		got, complete, _ := read(t, exchangeFor(t, "gemini-3-pro"), data)

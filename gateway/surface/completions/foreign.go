@@ -70,7 +70,7 @@ var (
 
 // asChat is the request as a chat completion.
 func (r *request) asChat(body []byte) (out []byte, err error) {
-	out = encode(chatRequest{r.f.Model, []chatMessage{{chat.RoleUser, r.texts[0]}}, r.f.MaxOutput})
+	out = chat.Encode(chatRequest{r.f.Model, []chatMessage{{chat.RoleUser, r.texts[0]}}, r.f.MaxOutput})
 	if r.f.Stream {
 		out, err = sjson.SetRawBytes(out, "stream", []byte("true"))
 		if err == nil {
@@ -108,13 +108,13 @@ func (f *foreign) Answer(completion []byte) ([]byte, error) {
 	if !ok || !v.Get("choices").IsArray() {
 		return nil, errNoCompletion
 	}
-	out := answer{head: f.head, Choices: []choice{}, Usage: rawObject(v.Get("usage"))}
+	out := answer{head: f.head, Choices: []choice{}, Usage: chat.RawObject(v.Get("usage"))}
 	out.serve(v)
 	v.Get("choices").ForEach(func(_, c gjson.Result) bool {
 		out.Choices = append(out.Choices, choiceOf(c, "message"))
 		return true
 	})
-	return encode(out), nil
+	return chat.Encode(out), nil
 }
 
 // writer makes chunks of completions of chat chunks. A chunk that says only who speaks becomes none.
@@ -138,9 +138,9 @@ func (w *writer) Chunk(data []byte, events []chat.Chunk) []chat.Chunk {
 		return true
 	})
 	if len(said) > 0 {
-		events = append(events, chat.Chunk{Data: encode(answer{head: w.head, Choices: said})})
+		events = append(events, chat.Chunk{Data: chat.Encode(answer{head: w.head, Choices: said})})
 	}
-	if usage := rawObject(v.Get("usage")); usage != nil {
+	if usage := chat.RawObject(v.Get("usage")); usage != nil {
 		w.usage = usage
 		if !v.Get("choices.0").Exists() {
 			events = w.tell(events)
@@ -156,7 +156,7 @@ func (w *writer) tell(events []chat.Chunk) []chat.Chunk {
 	}
 	last := answer{head: w.head, Choices: []choice{}, Usage: w.usage}
 	w.usage = nil
-	return append(events, chat.Chunk{Data: encode(last), UsageOnly: true})
+	return append(events, chat.Chunk{Data: chat.Encode(last), UsageOnly: true})
 }
 
 // End has no event of its own: the gateway writes [DONE].

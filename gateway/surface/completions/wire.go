@@ -1,7 +1,6 @@
 package completions
 
 import (
-	"bytes"
 	"encoding/json"
 
 	"github.com/tidwall/gjson"
@@ -80,24 +79,4 @@ type chatRequest struct {
 type chatMessage struct {
 	Role    string `json:"role"`
 	Content string `json:"content"`
-}
-
-// rawObject is an object as it stands; nil for anything else.
-func rawObject(v gjson.Result) json.RawMessage {
-	if !v.IsObject() {
-		return nil
-	}
-	return json.RawMessage(v.Raw)
-}
-
-// encode is json.Marshal without the escapes for HTML. What is encoded here are structs of strings, numbers
-// and JSON that was checked: that cannot fail.
-func encode(v any) []byte {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		panic(err)
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }

@@ -10,6 +10,8 @@ import (
 	"strconv"
 
 	"github.com/tidwall/gjson"
+
+	"llm-gateway/gateway/provider/chat"
 )
 
 // The forms in which OpenAI gives a vector.
@@ -57,7 +59,7 @@ func GeminiAnswer(answer []byte, batch bool) ([]byte, error) {
 	} else {
 		out.Embedding = &list[0]
 	}
-	return encode(out), nil
+	return chat.Encode(out), nil
 }
 
 // embedding is one vector in OpenAI's form.
@@ -99,11 +101,11 @@ func OpenAIAnswer(native []byte, model, encoding string, tokens int64) ([]byte, 
 			if err != nil {
 				return nil, err
 			}
-			e.Embedding = encode(packed)
+			e.Embedding = chat.Encode(packed)
 		}
 		out.Data = append(out.Data, e)
 	}
-	return encode(out), nil
+	return chat.Encode(out), nil
 }
 
 // pack is a vector as OpenAI has it in base64.

@@ -1,8 +1,6 @@
 package embed
 
 import (
-	"bytes"
-	"encoding/json"
 	"strconv"
 	"strings"
 
@@ -31,7 +29,7 @@ func GeminiToOpenAI(body []byte, model string, batch bool) ([]byte, error) {
 		if err := out.add("", gjson.ParseBytes(body)); err != nil {
 			return nil, err
 		}
-		return encode(out), nil
+		return chat.Encode(out), nil
 	}
 	o, err := fields.Read("", gjson.ParseBytes(body))
 	if err != nil {
@@ -48,7 +46,7 @@ func GeminiToOpenAI(body []byte, model string, batch bool) ([]byte, error) {
 	if len(out.Input) == 0 {
 		return nil, chat.Invalid("requests", "`requests` must be an array of at least one request.")
 	}
-	return encode(out), nil
+	return chat.Encode(out), nil
 }
 
 // add adds one embedContent request.
@@ -182,7 +180,7 @@ func OpenAIToGemini(body []byte, model string) ([]byte, error) {
 		one.Content.Parts = []geminiPart{{Text: text}}
 		out.Requests = append(out.Requests, one)
 	}
-	return encode(out), nil
+	return chat.Encode(out), nil
 }
 
 func checkEncoding(v gjson.Result) error {
@@ -210,16 +208,4 @@ func textsOf(v gjson.Result) (texts []string, err error) {
 		return err == nil
 	})
 	return texts, err
-}
-
-// encode is json.Marshal without the escapes for HTML. What is encoded are structs of strings, numbers and
-// JSON that was checked where it was taken: that cannot fail.
-func encode(v any) []byte {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		panic(err)
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }

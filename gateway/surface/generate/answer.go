@@ -26,7 +26,7 @@ func (f *foreign) Answer(completion []byte) ([]byte, error) {
 		c.Logprobs = logprobsOf(choice.Get("logprobs"))
 		out.Candidates = append(out.Candidates, c)
 	}
-	return encode(&out), nil
+	return chat.Encode(&out), nil
 }
 
 // writer translates one stream. Each event is a whole response with what is new. The end of the candidates
@@ -93,5 +93,5 @@ func (w *writer) End(events []chat.Chunk) []chat.Chunk {
 }
 
 func (w *writer) event(candidates []candidate, usage *usageMetadata) []byte {
-	return encode(&response{Candidates: candidates, UsageMetadata: usage, ModelVersion: w.model, ResponseID: w.id})
+	return chat.Encode(&response{Candidates: candidates, UsageMetadata: usage, ModelVersion: w.model, ResponseID: w.id})
 }

@@ -63,5 +63,5 @@ func Error(status int, kind, code, message, param string) []byte {
 	if code != "" {
 		body.Error.Details = []errorInfo{info}
 	}
-	return encode(body)
+	return chat.Encode(body)
 }

@@ -30,7 +30,7 @@ func Foreign(body []byte, id, model string, stream bool) (chat.Foreign, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &foreign{body: encode(&b.out), id: id}, nil
+	return &foreign{body: chat.Encode(&b.out), id: id}, nil
 }
 
 // CountForeign reads a countTokens request as the chat completion whose prompt is to be counted. It fails
@@ -52,7 +52,7 @@ func CountForeign(body []byte, model string) (chat.Foreign, error) {
 	if err := b.request(&o); err != nil {
 		return nil, err
 	}
-	return &foreign{body: encode(&b.out)}, nil
+	return &foreign{body: chat.Encode(&b.out)}, nil
 }
 
 // CountAnswer is the answer to a countTokens request.
@@ -61,7 +61,7 @@ func CountAnswer(n int64) []byte {
 		Modality   string `json:"modality"`
 		TokenCount int64  `json:"tokenCount"`
 	}
-	return encode(struct {
+	return chat.Encode(struct {
 		Total   int64      `json:"totalTokens"`
 		Details []modality `json:"promptTokensDetails"`
 	}{n, []modality{{"TEXT", n}}})

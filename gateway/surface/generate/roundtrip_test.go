@@ -246,7 +246,7 @@ func throughHere(t *testing.T, s step) (message, contents string) {
 	for _, e := range w.End(out) {
 		list = append(list, gjson.GetBytes(e.Data, "candidates.0.content").Raw)
 	}
-	return string(encode(m)), strings.Join(list, ",")
+	return string(chat.Encode(m)), strings.Join(list, ",")
 }
 
 // join adds a delta to the message that a client of chat completions makes of a stream.

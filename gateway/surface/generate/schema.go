@@ -6,6 +6,7 @@ import (
 
 	"github.com/tidwall/gjson"
 
+	"llm-gateway/gateway/provider/chat"
 	"llm-gateway/gateway/surface/fields"
 )
 
@@ -37,7 +38,7 @@ func (w *objectWriter) add(name string, raw []byte) {
 	if len(w.b) > 1 {
 		w.b = append(w.b, ',')
 	}
-	w.b = append(append(w.b, encode(name)...), ':')
+	w.b = append(append(w.b, chat.Encode(name)...), ':')
 	w.b = append(w.b, raw...)
 }
 
@@ -92,9 +93,9 @@ func (w *objectWriter) kind(v gjson.Result, nullable bool) {
 		w.add("type", []byte(strings.ToLower(v.Raw)))
 	case name == "type_unspecified" || v.Type != gjson.String:
 	case nullable && name != "null":
-		w.add("type", encode([]string{name, "null"}))
+		w.add("type", chat.Encode([]string{name, "null"}))
 	default:
-		w.add("type", encode(name))
+		w.add("type", chat.Encode(name))
 	}
 }
 
@@ -106,7 +107,7 @@ func (w *objectWriter) enum(v gjson.Result, nullable bool) {
 	if nullable {
 		list = append(list, json.RawMessage("null"))
 	}
-	w.add("enum", encode(list))
+	w.add("enum", chat.Encode(list))
 }
 
 // schemasByName translates the values of an object whose names are the client's own.
@@ -130,5 +131,5 @@ func schemaList(v gjson.Result, nullable bool) []byte {
 	if nullable {
 		list = append(list, json.RawMessage(`{"type":"null"}`))
 	}
-	return encode(list)
+	return chat.Encode(list)
 }

@@ -1,7 +1,6 @@
 package generate
 
 import (
-	"bytes"
 	"encoding/json"
 
 	"llm-gateway/gateway/provider/chat"
@@ -162,16 +161,4 @@ type usageMetadata struct {
 	Candidates int64 `json:"candidatesTokenCount"`
 	Thoughts   int64 `json:"thoughtsTokenCount,omitempty"`
 	Total      int64 `json:"totalTokenCount"`
-}
-
-// encode is json.Marshal without the escapes for HTML. What is encoded are structs of strings, numbers and
-// JSON that was checked where it was taken: that cannot fail.
-func encode(v any) []byte {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		panic(err)
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }

@@ -71,7 +71,7 @@ func (f *foreign) Answer(completion []byte) ([]byte, error) {
 	blocks := blocksOf(m)
 	calls := m.Get("tool_calls.0").Exists()
 	reason := stopReason(choice.Get("finish_reason").Str, calls, m.Get("refusal").Str != "")
-	return encode(answer{ID: messageID(f.id), Type: "message", Role: roleAssistant, Model: c.Get("model").Str,
+	return chat.Encode(answer{ID: messageID(f.id), Type: "message", Role: roleAssistant, Model: c.Get("model").Str,
 		Content: blocks, StopReason: &reason, Usage: usageOf(c.Get("usage"), c.Get("service_tier").Str)}), nil
 }
 

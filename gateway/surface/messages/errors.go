@@ -3,6 +3,8 @@ package messages
 import (
 	"net/http"
 	"strings"
+
+	"llm-gateway/gateway/provider/chat"
 )
 
 // errorTypes are Anthropic's types by status; for others see typeOf.
@@ -38,7 +40,7 @@ func Error(status int, kind, code, message, param string) []byte {
 	if code != "" {
 		out.Error.Details = &errorDetails{Code: code}
 	}
-	return encode(out)
+	return chat.Encode(out)
 }
 
 type errorBody struct {

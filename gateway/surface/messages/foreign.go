@@ -1,6 +1,7 @@
 package messages
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -40,7 +41,7 @@ func Foreign(body []byte, id string, _ int64) (chat.Foreign, error) {
 	if t.err != nil {
 		return nil, t.err
 	}
-	request, err := marshal(&t.out)
+	request, err := chat.Marshal(&t.out)
 	if err != nil {
 		return nil, chat.Invalid("messages", "The request holds what is not valid JSON.")
 	}
@@ -87,7 +88,7 @@ func (t *translator) known(name string, v gjson.Result) {
 	case (name == "mcp_servers" || name == "fallbacks") && v.IsArray() && !v.Get("0").Exists():
 	case name == "context_management" && clearing(v):
 	default:
-		t.refuse(firstOf(name, `""`))
+		t.refuse(cmp.Or(name, `""`))
 	}
 }
 
@@ -158,7 +159,7 @@ func (t *translator) effort() {
 	})
 	effort := config.Get("effort")
 	if effort.Type != gjson.Null {
-		t.level = firstOf(t.level, t.text("output_config.effort", effort))
+		t.level = cmp.Or(t.level, t.text("output_config.effort", effort))
 	}
 	switch {
 	case thinking.Get("type").Str == "disabled":
@@ -233,11 +234,4 @@ func (t *translator) number(param string, v gjson.Result) json.Number {
 		t.fail(chat.Invalid(param, "`%s` must be a number.", param))
 	}
 	return json.Number(v.Raw)
-}
-
-func firstOf(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }

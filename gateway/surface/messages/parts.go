@@ -1,6 +1,7 @@
 package messages
 
 import (
+	"cmp"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -29,7 +30,7 @@ func (t *translator) parts(param string, b gjson.Result) []part {
 		t.refuse(param + ".type")
 	}
 	if last := len(parts) - 1; last >= 0 {
-		parts[last].CacheControl = object(b.Get("cache_control"))
+		parts[last].CacheControl = chat.RawObject(b.Get("cache_control"))
 	}
 	return parts
 }
@@ -67,7 +68,7 @@ func (t *translator) document(param string, b gjson.Result) []part {
 		return parts
 	case kind == "base64":
 		url := "data:" + t.text(param+".source.media_type", source.Get("media_type")) + ";base64," + t.text(param+".source.data", source.Get("data"))
-		return []part{{Type: "file", File: &file{Name: firstOf(title, "document.pdf"), Data: url}}}
+		return []part{{Type: "file", File: &file{Name: cmp.Or(title, "document.pdf"), Data: url}}}
 	}
 	t.refuse(param + ".source.type")
 	return nil

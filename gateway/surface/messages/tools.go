@@ -34,8 +34,8 @@ func (t *translator) function(param string, own gjson.Result) tool {
 		t.refuse(param + ".allowed_callers")
 	}
 	f := function{Name: t.name(param+".name", own.Get("name")), Description: own.Get("description").Str,
-		Parameters: object(own.Get("input_schema")), Strict: own.Get("strict").Bool()}
-	return tool{Type: "function", Function: f, CacheControl: object(own.Get("cache_control"))}
+		Parameters: chat.RawObject(own.Get("input_schema")), Strict: own.Get("strict").Bool()}
+	return tool{Type: "function", Function: f, CacheControl: chat.RawObject(own.Get("cache_control"))}
 }
 
 // search translates a web search. How often it may be used is the other provider's to bound.
@@ -84,5 +84,5 @@ func inputOf(arguments string) json.RawMessage {
 	case json.Valid([]byte(arguments)) && v.IsObject():
 		return json.RawMessage(arguments)
 	}
-	return encode(map[string]string{"arguments": arguments})
+	return chat.Encode(map[string]string{"arguments": arguments})
 }

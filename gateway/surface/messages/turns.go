@@ -91,7 +91,7 @@ func (t *translator) blocks(param string, m gjson.Result) (blocks []placed) {
 	content := m.Get("content")
 	param += ".content"
 	if content.Type == gjson.String {
-		text := gjson.ParseBytes(encode(map[string]string{"type": "text", "text": content.Str}))
+		text := gjson.ParseBytes(chat.Encode(map[string]string{"type": "text", "text": content.Str}))
 		return []placed{{text, param}}
 	}
 	t.each(param, content, func(param string, b gjson.Result) { blocks = append(blocks, placed{b, param}) })
@@ -133,7 +133,7 @@ const imageFollows = "The result is the image that follows."
 
 // result adds the result of a tool and returns the parts that it cannot have.
 func (t *translator) result(b placed) (shown []part) {
-	m := message{Role: chat.RoleTool, ToolCallID: t.name(b.param+".tool_use_id", b.Get("tool_use_id")), CacheControl: object(b.Get("cache_control"))}
+	m := message{Role: chat.RoleTool, ToolCallID: t.name(b.param+".tool_use_id", b.Get("tool_use_id")), CacheControl: chat.RawObject(b.Get("cache_control"))}
 	var texts []string
 	content := b.Get("content")
 	switch content.Type {
@@ -171,7 +171,7 @@ func (t *translator) assistant(blocks []placed) {
 		case "tool_use":
 			m.ToolCalls = append(m.ToolCalls, t.call(b, thoughts.forCall()))
 			if i == len(blocks)-1 {
-				m.CacheControl = object(b.Get("cache_control"))
+				m.CacheControl = chat.RawObject(b.Get("cache_control"))
 			}
 		case "fallback": // marks where another model went on; no model reads it
 		case "text":
@@ -217,7 +217,7 @@ func (t *translator) call(b placed, signature string) chat.ReplyCall {
 
 // compact takes the space out of JSON that was parsed.
 func compact(raw string) string {
-	b, err := marshal(json.RawMessage(raw))
+	b, err := chat.Marshal(json.RawMessage(raw))
 	if err != nil {
 		return raw
 	}

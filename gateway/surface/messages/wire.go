@@ -1,11 +1,8 @@
 package messages
 
 import (
-	"bytes"
 	"encoding/json"
 	"strconv"
-
-	"github.com/tidwall/gjson"
 
 	"llm-gateway/gateway/provider/chat"
 )
@@ -109,32 +106,4 @@ type jsonSchema struct {
 	Schema json.RawMessage `json:"schema"`
 }
 
-// object is raw JSON of an object; nil for anything else.
-func object(v gjson.Result) json.RawMessage {
-	if !v.IsObject() {
-		return nil
-	}
-	return json.RawMessage(v.Raw)
-}
-
 func itoa(n int) string { return strconv.Itoa(n) }
-
-// marshal is json.Marshal without the escapes for HTML. It fails only on raw JSON that is none.
-func marshal(v any) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
-}
-
-// encode is marshal of what has no raw JSON in it but such as was parsed: that cannot fail.
-func encode(v any) []byte {
-	b, err := marshal(v)
-	if err != nil {
-		panic(err)
-	}
-	return b
-}

@@ -1,6 +1,7 @@
 package messages
 
 import (
+	"cmp"
 	"encoding/json"
 	"slices"
 
@@ -53,7 +54,7 @@ func (w *writer) Chunk(data []byte, events []chat.Chunk) []chat.Chunk {
 	if u := c.Get("usage"); u.IsObject() {
 		w.usage = u
 	}
-	w.tier = firstOf(c.Get("service_tier").Str, w.tier)
+	w.tier = cmp.Or(c.Get("service_tier").Str, w.tier)
 	c.Get("choices").ForEach(func(_, choice gjson.Result) bool {
 		if choice.Get("index").Int() == 0 {
 			w.delta(choice.Get("delta"))
@@ -107,7 +108,7 @@ type stopDelta struct {
 	StopSequence *string `json:"stop_sequence"`
 }
 
-func (m messageDelta) encode() (string, []byte) { return m.Type, encode(m) }
+func (m messageDelta) encode() (string, []byte) { return m.Type, chat.Encode(m) }
 
 func (w *writer) emit(name string, data []byte) {
 	w.events = append(w.events, chat.Chunk{Data: data, Event: name})
@@ -123,7 +124,7 @@ func (w *writer) begin(model string) {
 		Type    string `json:"type"`
 		Message answer `json:"message"`
 	}{"message_start", answer{ID: w.id, Type: "message", Role: roleAssistant, Model: model, Content: []block{}}}
-	w.emit(start.Type, encode(start))
+	w.emit(start.Type, chat.Encode(start))
 }
 
 // delta takes in what a chunk adds.
@@ -153,7 +154,7 @@ func (w *writer) delta(d gjson.Result) {
 		w.cite(a)
 		return true
 	})
-	w.signature = firstOf(googleSignature(d), w.signature)
+	w.signature = cmp.Or(googleSignature(d), w.signature)
 	d.Get("tool_calls").ForEach(func(_, c gjson.Result) bool {
 		w.call(c)
 		return true
@@ -247,7 +248,7 @@ func (w *writer) signThought(b gjson.Result) {
 	switch {
 	case b.Get("type").Str == "redacted_thinking":
 		w.after(func() {
-			w.start("redacted_thinking", string(encode(block{Type: "redacted_thinking", Data: b.Get("data").Str})))
+			w.start("redacted_thinking", string(chat.Encode(block{Type: "redacted_thinking", Data: b.Get("data").Str})))
 			w.stop()
 		})
 	case signature.Str == "":
@@ -262,7 +263,7 @@ func (w *writer) signThought(b gjson.Result) {
 // mark writes a block of thinking that has only a signature.
 func (w *writer) mark(signature string) {
 	w.start("thinking", pieces["thinking"].start)
-	w.add(`{"type":"signature_delta","signature":` + string(encode(signature)) + "}")
+	w.add(`{"type":"signature_delta","signature":` + string(chat.Encode(signature)) + "}")
 	w.stop()
 }
 
@@ -277,7 +278,7 @@ func (w *writer) signText() {
 // cite adds a page to the text, if that is still open.
 func (w *writer) cite(annotation gjson.Result) {
 	if c, ok := citationOf(annotation); ok && w.open == "text" {
-		w.add(`{"type":"citations_delta","citation":` + string(encode(c)) + "}")
+		w.add(`{"type":"citations_delta","citation":` + string(chat.Encode(c)) + "}")
 	}
 }
 
@@ -294,8 +295,8 @@ func (w *writer) call(c gjson.Result) {
 		known = &call{index: index}
 		w.calls = append(w.calls, known)
 	}
-	known.id, known.name = firstOf(known.id, id), firstOf(known.name, c.Get("function.name").Str)
-	known.signature = firstOf(known.signature, googleSignature(c))
+	known.id, known.name = cmp.Or(known.id, id), cmp.Or(known.name, c.Get("function.name").Str)
+	known.signature = cmp.Or(known.signature, googleSignature(c))
 	known.arguments = append(known.arguments, argumentsOf(c)...)
 }
 
@@ -330,10 +331,10 @@ func (w *writer) write(c *call) {
 		if c.signature != "" {
 			w.mark(callSignature + c.signature)
 		}
-		w.start("tool_use", string(encode(block{Type: "tool_use", ID: c.id, Name: c.name, Input: json.RawMessage("{}")})))
+		w.start("tool_use", string(chat.Encode(block{Type: "tool_use", ID: c.id, Name: c.name, Input: json.RawMessage("{}")})))
 	}
 	if c.sent < len(c.arguments) {
-		w.add(pieces["tool_use"].delta + string(encode(string(c.arguments[c.sent:]))) + "}")
+		w.add(pieces["tool_use"].delta + string(chat.Encode(string(c.arguments[c.sent:]))) + "}")
 		c.sent = len(c.arguments)
 	}
 }

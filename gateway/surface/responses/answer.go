@@ -5,6 +5,8 @@ import (
 	"errors"
 
 	"github.com/tidwall/gjson"
+
+	"llm-gateway/gateway/provider/chat"
 )
 
 // errNoCompletion is what Answer says to a body that is no chat completion.
@@ -28,7 +30,7 @@ func (f *foreign) Answer(completion []byte) ([]byte, error) {
 		}
 		r.Output = append(r.Output, own.view())
 	}
-	return encode(r), nil
+	return chat.Encode(r), nil
 }
 
 // itemsOf are the items that a message becomes. One that says nothing is an empty message.

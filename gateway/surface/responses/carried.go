@@ -54,7 +54,7 @@ func (c *carried) think(b gjson.Result) {
 }
 
 func (c *carried) encode() string {
-	return carriedPrefix + base64.RawURLEncoding.EncodeToString(encode(c))
+	return carriedPrefix + base64.RawURLEncoding.EncodeToString(chat.Encode(c))
 }
 
 // carriedOf reads a reasoning item; false where it was not made here.

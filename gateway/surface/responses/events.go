@@ -31,7 +31,7 @@ type event struct {
 func (s *steps) emit(e *event) {
 	e.SequenceNumber = s.w.sequence
 	s.w.sequence++
-	s.events = append(s.events, chat.Chunk{Data: encode(e), Event: e.Type})
+	s.events = append(s.events, chat.Chunk{Data: chat.Encode(e), Event: e.Type})
 }
 
 // of is an event of an item.

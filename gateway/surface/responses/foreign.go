@@ -1,7 +1,6 @@
 package responses
 
 import (
-	"bytes"
 	"encoding/json"
 	"strconv"
 
@@ -25,7 +24,7 @@ func Foreign(body []byte, id string, created int64) (chat.Foreign, error) {
 	if t.err != nil {
 		return nil, t.err
 	}
-	return &foreign{chat: encode(&t.out), sent: t.sent}, nil
+	return &foreign{chat: chat.Encode(&t.out), sent: t.sent}, nil
 }
 
 // foreign is one request, translated.
@@ -287,16 +286,4 @@ func (t *translation) each(param string, v gjson.Result, do func(param string, v
 		i++
 		return t.err == nil
 	})
-}
-
-// encode is json.Marshal without the escapes for HTML, which no provider writes. What is encoded here are
-// structs of texts and of JSON that was valid before: that cannot fail.
-func encode(v any) []byte {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		panic(err)
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }

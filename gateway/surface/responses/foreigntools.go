@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 
 	"github.com/tidwall/gjson"
+
+	"llm-gateway/gateway/provider/chat"
 )
 
 // chatTool is a function of chat completions.
@@ -84,7 +86,7 @@ func (t *translation) function(param string, v gjson.Result) {
 	}
 	own.CacheControl = rawOf(v.Get("cache_control"))
 	t.out.Tools = append(t.out.Tools, own)
-	t.sent.tools = append(t.sent.tools, encode(&functionTool{Type: "function", Name: own.Function.Name,
+	t.sent.tools = append(t.sent.tools, chat.Encode(&functionTool{Type: "function", Name: own.Function.Name,
 		Description: rawOf(v.Get("description")), Parameters: rawOf(parameters), Strict: rawOf(v.Get("strict"))}))
 }
 
