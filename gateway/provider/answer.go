@@ -9,6 +9,7 @@ import (
 	"github.com/tidwall/gjson"
 
 	"llm-gateway/domain"
+	"llm-gateway/gateway/provider/chat"
 )
 
 // answer reads a provider's answer, whole or chunk by chunk, into a Report. It is the hot path: a
@@ -107,7 +108,7 @@ func (a *answer) read(data []byte, deltas bool) (findings, bool) {
 			setString(&a.report.ServiceTier, s.raw(), maxServiceTier)
 		case "usage":
 			if raw := s.raw(); !isNull(raw) && !s.bad {
-				a.usage = usageOf(gjson.Parse(view(raw)))
+				a.usage = chat.UsageFrom(gjson.Parse(view(raw)))
 				f.hasUsage = raw[0] == '{'
 			}
 		case "error":

@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/tidwall/gjson"
+
+	"llm-gateway/gateway/provider/chat"
 )
 
 const (
@@ -114,7 +116,7 @@ func (w *wishes) setNumber(to *int64, value gjson.Result, limit int64) {
 	if value.Type == gjson.Null {
 		return
 	}
-	n, ok := integer(value)
+	n, ok := chat.Integer(value)
 	if !ok || n < 1 || n > limit {
 		w.refused = "A maximum or n is not a number in its range."
 		return

@@ -53,7 +53,7 @@ func (t *tally) count(v gjson.Result, to *int64, has *bool) {
 	if v.Type == gjson.Null {
 		return
 	}
-	n, ok := integer(v)
+	n, ok := chat.Tokens(v)
 	if !ok {
 		t.bad = true
 		return
@@ -62,23 +62,6 @@ func (t *tally) count(v gjson.Result, to *int64, has *bool) {
 	if has != nil {
 		*has = true
 	}
-}
-
-// maxDigits bounds the digits of a count, so that it fits an int64.
-const maxDigits = 18
-
-// integer is a JSON number of digits only, up to domain.MaxTokens.
-func integer(v gjson.Result) (n int64, ok bool) {
-	if v.Type != gjson.Number || len(v.Raw) > maxDigits {
-		return 0, false
-	}
-	for i := range len(v.Raw) {
-		if v.Raw[i] < '0' || v.Raw[i] > '9' {
-			return 0, false
-		}
-		n = n*10 + int64(v.Raw[i]-'0')
-	}
-	return n, n <= domain.MaxTokens
 }
 
 // usage is the tally in the terms of the ledger; nil where it is not usable.

@@ -231,11 +231,11 @@ func EmbedUsage(native []byte) *domain.Usage {
 	if u == nil {
 		return nil
 	}
-	c := counts{of: of}
+	c := countsOf(of)
 	u.AudioIn += c.modality("promptTokenDetails", "AUDIO") // embeddings spell it so
 	u.ImageIn += c.modality("promptTokenDetails", "IMAGE")
 	u.Output, u.Reasoning = 0, 0
-	if c.bad || u.AudioIn > domain.MaxTokens || u.ImageIn > domain.MaxTokens {
+	if c.Bad || u.AudioIn > domain.MaxTokens || u.ImageIn > domain.MaxTokens {
 		return nil
 	}
 	return u

@@ -6,6 +6,7 @@ import (
 	"github.com/tidwall/gjson"
 
 	"llm-gateway/domain"
+	"llm-gateway/gateway/provider/chat"
 )
 
 // UsageOf reads usageMetadata. Google counts the prompt with what was read from a cache, the results of
@@ -17,26 +18,26 @@ func UsageOf(usage gjson.Result) *domain.Usage {
 	if !usage.IsObject() {
 		return nil
 	}
-	c := counts{of: usage}
+	c := countsOf(usage)
 	if !usage.Get("promptTokenCount").Exists() {
 		return nil
 	}
-	thoughts := c.count("thoughtsTokenCount")
+	thoughts := c.Detail("thoughtsTokenCount")
 	u := &domain.Usage{
-		Input:         c.count("promptTokenCount") + c.count("toolUsePromptTokenCount"),
-		CachedInput:   c.count("cachedContentTokenCount"),
+		Input:         c.Detail("promptTokenCount") + c.Detail("toolUsePromptTokenCount"),
+		CachedInput:   c.Detail("cachedContentTokenCount"),
 		AudioIn:       c.modality("promptTokensDetails", "AUDIO") + c.modality("toolUsePromptTokensDetails", "AUDIO"),
 		CachedAudioIn: c.modality("cacheTokensDetails", "AUDIO"),
 		ImageIn:       c.modality("promptTokensDetails", "IMAGE") + c.modality("toolUsePromptTokensDetails", "IMAGE"),
-		Output:        c.count("candidatesTokenCount") + thoughts,
+		Output:        c.Detail("candidatesTokenCount") + thoughts,
 		Reasoning:     thoughts,
 		AudioOut:      c.modality("candidatesTokensDetails", "AUDIO"),
 		ImageOut:      c.modality("candidatesTokensDetails", "IMAGE"),
 	}
 	for _, sum := range []int64{u.Input, u.Output, u.AudioIn, u.CachedAudioIn, u.ImageIn, u.AudioOut, u.ImageOut} {
-		c.bad = c.bad || sum > domain.MaxTokens
+		c.Bad = c.Bad || sum > domain.MaxTokens
 	}
-	if c.bad {
+	if c.Bad {
 		return nil
 	}
 	return u
@@ -52,38 +53,20 @@ func hasCounts(usage gjson.Result) bool {
 	return false
 }
 
-// counts reads the numbers of a usage and remembers whether one of them was unusable.
-type counts struct {
-	of  gjson.Result
-	bad bool
-}
+// counts reads the numbers of a usage.
+type counts struct{ chat.Counts }
 
-func (c *counts) count(name string) int64 { return c.number(c.of.Get(name)) }
+func countsOf(usage gjson.Result) counts { return counts{chat.Counts{Of: usage}} }
 
 // modality sums what the list says of one modality.
 func (c *counts) modality(list, name string) int64 {
 	sum := int64(0)
-	for _, entry := range c.of.Get(list).Array() {
+	for _, entry := range c.Of.Get(list).Array() {
 		if entry.Get("modality").Str == name {
-			sum = min(sum+c.number(entry.Get("tokenCount")), domain.MaxTokens+1)
+			sum = min(sum+c.Number(entry.Get("tokenCount")), domain.MaxTokens+1)
 		}
 	}
 	return sum
-}
-
-// maxDigits bounds the digits of a count, so that it fits an int64.
-const maxDigits = 18
-
-func (c *counts) number(v gjson.Result) int64 {
-	if v.Type == gjson.Null {
-		return 0
-	}
-	digits := strings.Trim(v.Raw, "0123456789") == ""
-	if v.Type != gjson.Number || !digits || len(v.Raw) > maxDigits || v.Int() > domain.MaxTokens {
-		c.bad = true
-		return 0
-	}
-	return v.Int()
 }
 
 // tierOf is the service tier by the price book's names; "" is the standard one.

@@ -47,7 +47,7 @@ func (r *reader) Event(data []byte, chunks []chat.Chunk) (_ []chat.Chunk, ended 
 	r.spoken = r.spoken || len(r.text) > 0
 	usage := v.Get("usage")
 	if usage.IsObject() {
-		r.usage = usageOf(usage)
+		r.usage = chat.UsageFrom(usage)
 	}
 	alone := usage.IsObject() && choices.IsArray() && !choices.Get("0").Exists()
 	r.final = r.final || alone

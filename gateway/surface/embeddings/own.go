@@ -3,7 +3,6 @@ package embeddings
 import (
 	"encoding/json"
 	"errors"
-	"strconv"
 
 	"github.com/tidwall/gjson"
 	"github.com/tidwall/sjson"
@@ -95,11 +94,11 @@ func usageOf(u gjson.Result) *domain.Usage {
 	if v.Type == gjson.Null {
 		v = u.Get("total_tokens")
 	}
-	n, err := strconv.ParseUint(v.Raw, 10, 63)
-	if v.Type != gjson.Number || err != nil || n > domain.MaxTokens {
+	n, ok := chat.Tokens(v)
+	if !ok {
 		return nil
 	}
-	return &domain.Usage{Input: int64(n)}
+	return &domain.Usage{Input: n}
 }
 
 func (x own) Reader() chat.Reader { return noReader{} }

@@ -47,19 +47,22 @@ func finishOf(v gjson.Result) string {
 // reasoning. Details may be absent or null: then they are 0. The two totals may not: a usage without them, or
 // with a count that is no JSON integer from 0 to domain.MaxTokens, is nil.
 func usageOf(v gjson.Result) *domain.Usage {
-	c := counts{of: v, ok: v.IsObject() && v.Get("input_tokens").Type != gjson.Null && v.Get("output_tokens").Type != gjson.Null}
-	u := &domain.Usage{
-		Input:        c.count("input_tokens"),
-		CachedInput:  c.count("input_tokens_details.cached_tokens"),
-		CacheWrite5m: c.count("input_tokens_details.cache_write_tokens"),
-		AudioIn:      c.count("input_tokens_details.audio_tokens"),
-		ImageIn:      c.count("input_tokens_details.image_tokens"),
-		Output:       c.count("output_tokens"),
-		Reasoning:    c.count("output_tokens_details.reasoning_tokens"),
-		AudioOut:     c.count("output_tokens_details.audio_tokens"),
-		ImageOut:     c.count("output_tokens_details.image_tokens"),
+	if !v.IsObject() {
+		return nil
 	}
-	if !c.ok {
+	c := chat.Counts{Of: v}
+	u := &domain.Usage{
+		Input:        c.Total("input_tokens"),
+		CachedInput:  c.Detail("input_tokens_details.cached_tokens"),
+		CacheWrite5m: c.Detail("input_tokens_details.cache_write_tokens"),
+		AudioIn:      c.Detail("input_tokens_details.audio_tokens"),
+		ImageIn:      c.Detail("input_tokens_details.image_tokens"),
+		Output:       c.Total("output_tokens"),
+		Reasoning:    c.Detail("output_tokens_details.reasoning_tokens"),
+		AudioOut:     c.Detail("output_tokens_details.audio_tokens"),
+		ImageOut:     c.Detail("output_tokens_details.image_tokens"),
+	}
+	if c.Bad {
 		return nil
 	}
 	return u
@@ -68,8 +71,8 @@ func usageOf(v gjson.Result) *domain.Usage {
 // searchesOf is how many web searches are billed: as OpenAI says, or else one for each call that searched and
 // did not only open a page.
 func searchesOf(v gjson.Result) (n int64) {
-	c := counts{of: v, ok: true}
-	if told := c.count("tool_usage.web_search.num_requests"); told > 0 && c.ok {
+	c := chat.Counts{Of: v}
+	if told := c.Detail("tool_usage.web_search.num_requests"); told > 0 && !c.Bad {
 		return told
 	}
 	v.Get("output").ForEach(func(_, item gjson.Result) bool {
@@ -78,35 +81,5 @@ func searchesOf(v gjson.Result) (n int64) {
 		}
 		return true
 	})
-	return n
-}
-
-// counts reads numbers and remembers whether one of them was unusable.
-type counts struct {
-	of gjson.Result
-	ok bool
-}
-
-// maxDigits bounds the digits of a count, so that it fits an int64.
-const maxDigits = 18
-
-// count is a JSON number of digits only, up to domain.MaxTokens; 0 where there is none.
-func (c *counts) count(path string) (n int64) {
-	v := c.of.Get(path)
-	if v.Type == gjson.Null {
-		return 0
-	}
-	if v.Type != gjson.Number || len(v.Raw) > maxDigits {
-		c.ok = false
-		return 0
-	}
-	for i := range len(v.Raw) {
-		if v.Raw[i] < '0' || v.Raw[i] > '9' {
-			c.ok = false
-			return 0
-		}
-		n = n*10 + int64(v.Raw[i]-'0')
-	}
-	c.ok = c.ok && n <= domain.MaxTokens
 	return n
 }

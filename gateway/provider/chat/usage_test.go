@@ -1,4 +1,4 @@
-package provider
+package chat
 
 import (
 	"testing"
@@ -8,7 +8,7 @@ import (
 	"llm-gateway/domain"
 )
 
-func TestUsageOf(t *testing.T) {
+func TestUsageFrom(t *testing.T) {
 	cases := []struct {
 		name, in string
 		want     *domain.Usage
@@ -59,7 +59,7 @@ func TestUsageOf(t *testing.T) {
 			"completion_tokens_details":{"reasoning_tokens":"5"}}`, nil},
 	}
 	for _, c := range cases {
-		got := usageOf(gjson.Parse(c.in))
+		got := UsageFrom(gjson.Parse(c.in))
 		if (got == nil) != (c.want == nil) || (got != nil && *got != *c.want) {
 			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
 		}
