@@ -132,7 +132,7 @@ func setString(to *string, raw []byte, limit int) {
 	if len(raw) <= len(`""`) || raw[0] != '"' || raw[len(raw)-1] != '"' || string(raw[1:len(raw)-1]) == *to {
 		return
 	}
-	*to = clean(gjson.Parse(view(raw)).Str, limit)
+	*to = chat.Clean(gjson.Parse(view(raw)).Str, limit)
 }
 
 func (a *answer) readChoices(s *scanner, deltas bool) (n int) {

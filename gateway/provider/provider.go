@@ -27,9 +27,6 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
-	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"llm-gateway/gateway/provider/chat"
 )
@@ -215,7 +212,7 @@ func broken(name string, begun bool, reason string) *Error {
 // the error in OpenAI's shape, or nil.
 func statusError(name string, status int, retryAfter string, body []byte) *Error {
 	e := &Error{Kind: KindUpstream, Provider: name, Status: status,
-		RetryAfter: clean(retryAfter, maxRetryAfter)}
+		RetryAfter: chat.Clean(retryAfter, maxRetryAfter)}
 	switch {
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
 		e.Kind = KindAuth
@@ -225,32 +222,4 @@ func statusError(name string, status int, retryAfter string, body []byte) *Error
 	}
 	e.Body = body
 	return e
-}
-
-// clean makes a foreign string fit for an event: printable, valid, at most limit bytes.
-func clean(s string, limit int) string {
-	if len(s) <= limit && isClean(s) {
-		return strings.Clone(s)
-	}
-	out := make([]byte, 0, min(len(s), limit))
-	for _, r := range s {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			continue
-		}
-		if len(out)+utf8.RuneLen(r) > limit {
-			break
-		}
-		out = utf8.AppendRune(out, r)
-	}
-	return string(out)
-}
-
-// isClean is the common case: printable ASCII.
-func isClean(s string) bool {
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] > '~' {
-			return false
-		}
-	}
-	return true
 }

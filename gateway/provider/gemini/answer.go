@@ -4,9 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"slices"
-	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/tidwall/gjson"
 
@@ -33,15 +30,15 @@ type head struct {
 // counts say nothing.
 func (h *head) take(response gjson.Result) {
 	if !h.fixed {
-		h.id = cmp.Or(h.id, clean(response.Get("responseId").Str, chat.MaxUpstreamID))
-		h.model = cmp.Or(h.model, clean(response.Get("modelVersion").Str, chat.MaxModelName))
+		h.id = cmp.Or(h.id, chat.Clean(response.Get("responseId").Str, chat.MaxUpstreamID))
+		h.model = cmp.Or(h.model, chat.Clean(response.Get("modelVersion").Str, chat.MaxModelName))
 	}
 	usage := response.Get("usageMetadata")
 	if usage.IsObject() {
 		h.metered = true
 	}
 	if usage.Get("serviceTier").Exists() {
-		h.tier = clean(tierOf(usage), chat.MaxServiceTier)
+		h.tier = chat.Clean(tierOf(usage), chat.MaxServiceTier)
 	}
 	if hasCounts(usage) {
 		h.counted, h.usage = true, UsageOf(usage)
@@ -71,7 +68,7 @@ func (h *head) choiceAt(index int) *choice {
 
 // report is what is known so far.
 func (h *head) report() chat.Report {
-	r := chat.Report{Model: clean(h.servedBy(), chat.MaxModelName), Usage: h.used(), Partial: !h.complete, ServiceTier: h.tier, UpstreamID: h.id}
+	r := chat.Report{Model: chat.Clean(h.servedBy(), chat.MaxModelName), Usage: h.used(), Partial: !h.complete, ServiceTier: h.tier, UpstreamID: h.id}
 	if len(h.choices) > 0 {
 		r.FinishReason = h.choices[0].finish
 	}
@@ -131,19 +128,4 @@ func named(tier string) *string {
 		return nil
 	}
 	return &tier
-}
-
-// clean makes a foreign string fit for an event: printable, valid, at most limit bytes.
-func clean(s string, limit int) string {
-	var out strings.Builder
-	for _, r := range s {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			continue
-		}
-		if out.Len()+utf8.RuneLen(r) > limit {
-			break
-		}
-		out.WriteRune(r)
-	}
-	return out.String()
 }

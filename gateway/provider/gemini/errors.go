@@ -19,7 +19,7 @@ func failure(v gjson.Result) *chat.Failed {
 	if !e.IsObject() || message == "" && status == "" && !e.Get("code").Exists() {
 		return nil
 	}
-	f := &chat.Failed{Message: message, Type: typeOf(status, e.Get("code").Int()), Code: clean(status, chat.MaxFinishReason)}
+	f := &chat.Failed{Message: message, Type: typeOf(status, e.Get("code").Int()), Code: chat.Clean(status, chat.MaxFinishReason)}
 	if f.Message == "" {
 		f.Message = "The provider gave no reason."
 	}
