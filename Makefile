@@ -7,7 +7,7 @@ FUZZTIME   ?= 50000x
 TESTFLAGS  ?=
 
 .DEFAULT_GOAL := build
-.PHONY: run demo build test test-real check acceptance acceptance-real faults faults-real rebuild-million rebuild-million-real slow-streams clients vuln fuzz soak bench clean
+.PHONY: run demo build test test-real check acceptance acceptance-real faults faults-real rebuild-million rebuild-million-real slow-streams clients clients-raise vuln fuzz soak bench clean
 
 run: build ## the gateway; it ends with make, however make ends
 	exec $(BIN) serve --end-with-parent
@@ -64,8 +64,11 @@ rebuild-million-real: build ## the same, on a real Postgres, Kafka and Redis
 slow-streams: build ## 1,000 streams at once, and clients that do not read: memory
 	$(BIN) embedded -- env ACCEPTANCE=full go test -count=1 -v -run '^(TestSlowStreams|TestBackpressure|TestNeverReads)$$' ./cmd/llm-gateway
 
-clients: build ## the README's examples, with the official clients from their registries
-	CLIENTS=1 $(BIN) embedded -- go test -count=1 -v -run '^TestOfficialClients$$' ./cmd/llm-gateway
+clients: build ## the official clients, at their pinned versions, on the binary
+	$(BIN) embedded -- env ACCEPTANCE=full go test -count=1 -v -timeout 30m -run '^TestClients' ./cmd/llm-gateway
+
+clients-raise: ## pin the newest versions of the official clients; then run `make clients`
+	@set -e; for raise in deployments/clients/*/raise; do echo "$$raise"; "$$raise"; done
 
 vuln: ## known vulnerabilities in what is linked in
 	go run $(VULN) ./...

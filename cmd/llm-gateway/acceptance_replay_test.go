@@ -71,8 +71,8 @@ func readRecordings(t *testing.T) (all []recording) {
 	return all
 }
 
-// startReplay runs the replaying server and returns its address.
-func startReplay(t *testing.T) string {
+// startReplay runs the replaying server, with further arguments, and returns its address.
+func startReplay(t *testing.T, args ...string) string {
 	t.Helper()
 	python, err := exec.LookPath("python3")
 	if err != nil {
@@ -81,8 +81,9 @@ func startReplay(t *testing.T) string {
 	free := listenLocal(t)
 	address := free.Addr().String()
 	_, port, _ := net.SplitHostPort(address)
-	free.Close()                                                                                //nolint:errcheck // it was only to find a port
-	server := exec.Command(python, "-B", filepath.Join(replayDir, "replay.py"), "--port", port) // -B: the directory is not ours
+	free.Close() //nolint:errcheck // it was only to find a port
+	// -B: the directory is not ours
+	server := exec.Command(python, append([]string{"-B", filepath.Join(replayDir, "replay.py"), "--port", port}, args...)...)
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}
