@@ -27,6 +27,10 @@ const statusOverloaded = 529
 // Code then shortens the conversation and goes on.
 const tooLong = "prompt is too long"
 
+// threadUnsupported is Anthropic's word for a conversation that its server shall hold, and cannot. Its SDKs'
+// tool runners ask for one by themselves; at this word they go on without, and send the whole conversation.
+const threadUnsupported = "thread_unsupported_request"
+
 // Error renders an error in Anthropic's shape. kind and code are OpenAI's type and code. A status below 400
 // stands for an error in the middle of a stream: then they tell the type.
 func Error(status int, kind, code, message, param string) []byte {
@@ -35,6 +39,9 @@ func Error(status int, kind, code, message, param string) []byte {
 	}
 	if code == "context_length_exceeded" && !strings.HasPrefix(message, tooLong) {
 		message = tooLong + ": " + message
+	}
+	if code == "unsupported_parameter" && param == "thread" {
+		code = threadUnsupported
 	}
 	out := errorBody{Type: "error", Error: errorObject{Type: typeOf(status, kind, code), Message: message}}
 	if code != "" {

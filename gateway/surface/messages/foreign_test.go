@@ -108,6 +108,7 @@ func TestError(t *testing.T) {
 		{400, "invalid_request_error", "", "`n` is wrong.", "n", `{"type":"error","error":{"type":"invalid_request_error","message":"` + "`n` is wrong." + `"},"request_id":null}`},
 		{400, "invalid_request_error", "context_length_exceeded", "Too many.", "", `{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: Too many.","details":{"error_code":"context_length_exceeded"}},"request_id":null}`},
 		{404, "invalid_request_error", "model_not_found", "There is none.", "model", `{"type":"error","error":{"type":"not_found_error","message":"model: There is none.","details":{"error_code":"model_not_found"}},"request_id":null}`},
+		{400, "invalid_request_error", "unsupported_parameter", "No `thread`.", "thread", `{"type":"error","error":{"type":"invalid_request_error","message":"` + "No `thread`." + `","details":{"error_code":"thread_unsupported_request"}},"request_id":null}`},
 	} {
 		if got := string(Error(c.status, c.kind, c.code, c.message, c.param)); got != c.want {
 			t.Errorf("%d %s:\n got %s\nwant %s", c.status, c.kind, got, c.want)
