@@ -9,6 +9,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
+	"github.com/tidwall/gjson"
 
 	"llm-gateway/domain"
 	"llm-gateway/gateway/provider"
@@ -100,7 +101,7 @@ var generateDoor = &door{
 
 // generateLimit is where Google's requests limit the output, in the spelling that the body has.
 func generateLimit(body []byte) string {
-	if strings.Contains(string(body), `"generation_config"`) {
+	if gjson.GetBytes(body, "generation_config").Exists() {
 		return "generation_config.max_output_tokens"
 	}
 	return "generationConfig.maxOutputTokens"

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/google/uuid"
 
@@ -174,9 +175,11 @@ func (k *call) capOutput(perChoice int64) error {
 
 // needOf is the most that a request can use of a target.
 func needOf(f *chat.Facts, t *target) domain.Need {
-	m, window := t.model, t.model.Context*max(1, f.Inputs)
+	m, window := t.model, max(t.model.Context, t.terms.Window)*max(1, f.Inputs)
 	n := domain.Need{
-		InputTokens: f.InputBytes + templateTokens + t.terms.Overhead, AudioIn: f.AudioIn, AudioOut: f.AudioOut, ImageOut: f.ImageOut,
+		InputTokens: f.InputBytes + templateTokens + t.terms.Overhead, AudioOut: f.AudioOut,
+		AudioIn:     f.AudioIn || t.terms.AudioIn && t.prices(domain.AudioIn),
+		ImageOut:    f.ImageOut || t.draws(),
 		ServiceTier: f.ServiceTier, WebSearches: t.searches(f),
 	}
 	if f.NoOutput && f.InputBytes == 0 { // it is only counted
@@ -196,6 +199,20 @@ func needOf(f *chat.Facts, t *target) domain.Need {
 	}
 	n.OutputTokens = outputBound(f, f.MaxOutput, m)
 	return n
+}
+
+// prices says whether a meter has a price of its own. What has none is charged as plain tokens.
+func (t *target) prices(m domain.Meter) bool {
+	if t.version == nil {
+		return false
+	}
+	_, priced := t.version.Rates.Get(m)
+	return priced
+}
+
+// draws says whether the model is one that draws without being asked to, as Google's do.
+func (t *target) draws() bool {
+	return strings.Contains(t.model.UpstreamName(), "image") && t.prices(domain.ImageOut)
 }
 
 // searches is how many web searches a target can be caused to make, as far as it limits and reports them; 0

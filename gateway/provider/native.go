@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +16,8 @@ import (
 	"llm-gateway/gateway/provider/anthropic"
 	"llm-gateway/gateway/provider/chat"
 	"llm-gateway/gateway/provider/gemini"
+	"llm-gateway/gateway/surface/generate"
+	"llm-gateway/gateway/surface/messages"
 )
 
 // Native is a Provider that does not speak OpenAI's protocol: chat completions and their answers are
@@ -28,6 +30,7 @@ type Native struct {
 	own    func(r *Request) (chat.Exchange, Terms, error)
 	url    func(r *Request, stream bool) *url.URL
 	terms  func(r *chat.Request) (Terms, error)
+	window func(h http.Header) int64 // a larger context window that the client's headers ask for; nil: none can
 	failed func(body []byte) *chat.Failed
 }
 
@@ -66,11 +69,29 @@ func NewAnthropic(c Config) (*Native, error) {
 			return endpoint
 		},
 		terms:  anthropicTerms,
+		window: anthropicWindow,
 		failed: anthropic.ErrorOf,
 	}), nil
 }
 
+// anthropicLongWindow is the context window that models have which usually have less, where it is asked for by
+// anthropicLongBeta.
+const (
+	anthropicLongWindow = 1_000_000
+	anthropicLongBeta   = "context-1m"
+)
+
+func anthropicWindow(h http.Header) int64 {
+	if strings.Contains(strings.Join(h.Values("Anthropic-Beta"), ","), anthropicLongBeta) {
+		return anthropicLongWindow
+	}
+	return 0
+}
+
 func anthropicTerms(r *chat.Request) (Terms, error) {
+	if err := onlyClears(r); err != nil {
+		return Terms{}, err
+	}
 	t := Terms{Overhead: anthropicOverhead, ImageTokens: anthropicImageTokens}
 	if len(r.Tools) > 0 || r.Format.Type == "json_schema" || r.Format.Type == "json_object" {
 		t.Overhead = anthropicToolOverhead
@@ -84,9 +105,29 @@ func anthropicTerms(r *chat.Request) (Terms, error) {
 			return Terms{}, err
 		}
 		t.Searches += searches
+		if searches > 0 && r.Tools[i].Type != messages.FirstSearch {
+			t.Rounds += messages.ServerRounds
+		}
 	}
-	t.Rounds = 1 + t.Searches
+	t.Rounds += 1 + t.Searches
 	return t, nil
+}
+
+// onlyClears refuses edits of the context other than those that only take from it: a summary is written by the
+// model, and billed beside the answer.
+func onlyClears(r *chat.Request) error {
+	for _, f := range r.Unknown {
+		if f.Name != "context_management" {
+			continue
+		}
+		for i, edit := range gjson.Get(f.Raw, "edits").Array() {
+			if !strings.HasPrefix(edit.Get("type").Str, "clear_") {
+				return &chat.Unsupported{Param: fmt.Sprintf("context_management.edits[%d]", i),
+					Message: "Of Anthropic's edits of the context only those that clear it can be metered in chat completions."}
+			}
+		}
+	}
+	return nil
 }
 
 // anthropicSearches is how often a tool may search the web. Other tools that Anthropic runs itself are billed
@@ -109,14 +150,21 @@ func anthropicSearches(t *chat.Tool) (int64, error) {
 // maxUses bounds the web searches that one tool may be allowed.
 const maxUses = 100
 
-// geminiQueries bounds the searches of one request: Google bills one for a request of its 2.x models, and
-// one for each query of the later ones, of which it tells no limit.
-const geminiQueries = 10
-
+// geminiTerms: Google bills one search for a request of its 2.x models, and one for each query of the later
+// ones, of which it tells no limit.
 func geminiTerms(r *chat.Request) (Terms, error) {
-	t := Terms{Overhead: geminiOverhead}
-	if r.WebSearch.Exists() || slices.ContainsFunc(r.Tools, func(t chat.Tool) bool { return t.Type == "google_search" }) {
-		t.Searches = geminiQueries
+	t := Terms{Overhead: geminiOverhead, AudioIn: gemini.Sounds(r)}
+	if r.WebSearch.Exists() {
+		t.Searches = generate.MaxQueries
+	}
+	for i := range r.Tools {
+		switch r.Tools[i].Type {
+		case "function":
+		case "google_search":
+			t.Searches = generate.MaxQueries
+		default: // what Google runs by itself, each time with the whole prompt and what came before
+			t.Rounds = generate.ToolRounds
+		}
 	}
 	return t, nil
 }
@@ -170,6 +218,14 @@ func newNative(u *upstream, n Native) *Native {
 
 // Prepare implements Provider.
 func (p *Native) Prepare(r *Request) (Terms, error) {
+	terms, err := p.prepare(r)
+	if p.window != nil {
+		terms.Window = p.window(r.Header)
+	}
+	return terms, err
+}
+
+func (p *Native) prepare(r *Request) (Terms, error) {
 	if !r.isChat() {
 		exchange, terms, err := p.own(r)
 		r.exchange = exchange

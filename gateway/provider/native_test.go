@@ -31,6 +31,9 @@ func TestTermsOfTools(t *testing.T) {
 		{anthropic, ``, "", 0, 1, anthropicOverhead},
 		{anthropic, `,"web_search_options":{}`, "", 5, 6, anthropicOverhead},
 		{anthropic, `,"tools":[` + search + `3}]`, "", 3, 4, anthropicToolOverhead},
+		{anthropic, `,"tools":[{"type":"web_search_20260209","name":"web_search","max_uses":3}]`, "", 3, 14, anthropicToolOverhead}, // it runs code, too
+		{anthropic, `,"context_management":{"edits":[{"type":"clear_thinking_20251015"}]}`, "", 0, 1, anthropicOverhead},
+		{anthropic, `,"context_management":{"edits":[{"type":"clear_thinking_20251015"},{"type":"compact_20260112"}]}`, "context_management.edits[1]", 0, 0, 0},
 		{anthropic, `,"tools":[` + search + `0}]`, "tools[0].max_uses", 0, 0, 0},
 		{anthropic, `,"tools":[` + search + `1e9}]`, "tools[0].max_uses", 0, 0, 0},
 		{anthropic, `,"tools":[` + search + `2.5}]`, "tools[0].max_uses", 0, 0, 0},
@@ -38,8 +41,11 @@ func TestTermsOfTools(t *testing.T) {
 		{anthropic, `,"tools":[{"type":"code_execution_20250825","name":"code_execution"}]`, "tools[0].type", 0, 0, 0},
 		{anthropic, `,"logit_bias":{"1":2}`, "logit_bias", 0, 0, 0},
 		{gemini, ``, "", 0, 0, geminiOverhead},
-		{gemini, `,"web_search_options":{}`, "", geminiQueries, 0, geminiOverhead},
-		{gemini, `,"tools":[{"type":"google_search"}]`, "", geminiQueries, 0, geminiOverhead},
+		{gemini, `,"web_search_options":{}`, "", 10, 0, geminiOverhead},
+		{gemini, `,"tools":[{"type":"google_search"}]`, "", 10, 0, geminiOverhead},
+		{gemini, `,"tools":[{"type":"function","function":{"name":"f"}}]`, "", 0, 0, geminiOverhead},
+		{gemini, `,"tools":[{"type":"code_execution"}]`, "", 0, 6, geminiOverhead},
+		{gemini, `,"tools":[{"type":"url_context"},{"type":"google_search"}]`, "", 10, 6, geminiOverhead},
 	} {
 		r := Request{Model: "claude-sonnet-4-5", MaxOutput: 1000, Body: []byte(`{"messages":[{"role":"user","content":"x"}]` + c.more + `}`)}
 		terms, err := c.p.Prepare(&r)
@@ -52,6 +58,55 @@ func TestTermsOfTools(t *testing.T) {
 		}
 		if err != nil || terms.Searches != c.searches || terms.Rounds != c.rounds || terms.Overhead != c.above {
 			t.Errorf("%s: %+v, %v", c.more, terms, err)
+		}
+	}
+}
+
+// TestTermsOfWindow: who asks for a larger context window is bounded by it, on every surface.
+func TestTermsOfWindow(t *testing.T) {
+	anthropic, err := NewAnthropic(Config{BaseURL: "http://127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, surface := range []string{chat.SurfaceChat, chat.SurfaceMessages} {
+		for _, c := range []struct {
+			beta []string
+			want int64
+		}{
+			{nil, 0}, {[]string{"interleaved-thinking-2025-05-14"}, 0},
+			{[]string{"context-1m-2025-08-07"}, 1_000_000}, {[]string{"a", "b, context-1m-2025-08-07"}, 1_000_000},
+		} {
+			r := Request{Surface: surface, Model: "claude-sonnet-4-5", MaxOutput: 10, Header: http.Header{"Anthropic-Beta": c.beta},
+				Body: []byte(`{"max_tokens":9,"messages":[{"role":"user","content":"x"}]}`)}
+			if terms, err := anthropic.Prepare(&r); err != nil || terms.Window != c.want {
+				t.Errorf("%s with %q: %+v, %v", surface, c.beta, terms, err)
+			}
+		}
+	}
+}
+
+// TestTermsOfSound: Google bills sound apart, and takes it in several kinds of parts.
+func TestTermsOfSound(t *testing.T) {
+	gemini, err := NewGemini(Config{BaseURL: "http://127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for part, want := range map[string]bool{
+		`{"type":"text","text":"x"}`: false,
+		`{"type":"image_url","image_url":{"url":"data:image/png;base64,AA=="}}`:       false,
+		`{"type":"image_url","image_url":{"url":"data:audio/mp3;base64,AA=="}}`:       true,
+		`{"type":"image_url","image_url":{"url":"https://example.com/a.jpg?x=.mp4"}}`: false,
+		`{"type":"image_url","image_url":{"url":"https://example.com/film.mp4"}}`:     true,
+		`{"type":"image_url","image_url":{"url":"https://example.com/watch?v=1"}}`:    true,
+		`{"type":"input_audio","input_audio":{"data":"AA==","format":"wav"}}`:         true,
+		`{"type":"file","file":{"file_data":"data:video/mp4;base64,AA=="}}`:           true,
+		`{"type":"file","file":{"file_data":"data:application/pdf;base64,AA=="}}`:     false,
+		`{"type":"file","file":{"file_id":"files/abc"}}`:                              true,
+		`{"type":"file","file":{"file_id":"files/abc","filename":"notes.txt"}}`:       false,
+	} {
+		r := Request{Model: "gemini-2.5-flash", MaxOutput: 10, Body: []byte(`{"messages":[{"role":"user","content":[` + part + `]}]}`)}
+		if terms, err := gemini.Prepare(&r); err != nil || terms.AudioIn != want {
+			t.Errorf("%s: %+v, %v", part, terms, err)
 		}
 	}
 }

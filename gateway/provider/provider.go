@@ -85,6 +85,11 @@ type Terms struct {
 	// Rounds is how often the provider may ask its model with this input, each time billing all of it; 0 is
 	// once.
 	Rounds int64
+	// Window is the context window, in tokens, where the request asks for a larger one than the model usually
+	// has; 0 where it does not.
+	Window int64
+	// AudioIn says that what the request brings or links to may be sound, beside what says so itself.
+	AudioIn bool
 }
 
 // passedHeaders are the client's headers that may reach a provider, in canonical form. Anything

@@ -81,3 +81,19 @@ var mimeTypes = map[string]string{
 
 // mimeOf guesses by the name's ending; "" leaves it to Google.
 func mimeOf(name string) string { return mimeTypes[strings.ToLower(path.Ext(name))] }
+
+// Sounds says whether what a request brings, or links to, may be sound: Google bills that apart, whatever part
+// of a message it comes in.
+func Sounds(r *chat.Request) bool {
+	for i := range r.Messages {
+		for j := range r.Messages[i].Parts {
+			p, err := partOf(&r.Messages[i].Parts[j])
+			switch {
+			case err != nil || p == nil:
+			case p.InlineData != nil && chat.Sounds(p.InlineData.MimeType), p.FileData != nil && chat.Sounds(p.FileData.MimeType):
+				return true
+			}
+		}
+	}
+	return false
+}

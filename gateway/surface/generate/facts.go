@@ -160,7 +160,7 @@ func (r *reader) blob(param string, v gjson.Result) error {
 		r.ImageBytes += int64(len(v.Raw))
 		return err
 	}
-	r.Opaque, r.AudioIn = true, r.AudioIn || sounds(mime)
+	r.Opaque, r.AudioIn = true, r.AudioIn || chat.Sounds(mime)
 	return err
 }
 
@@ -171,19 +171,8 @@ func (r *reader) file(param string, v gjson.Result) error {
 		return err
 	}
 	mime, err := o.Text("mimeType")
-	r.Opaque, r.AudioIn = true, r.AudioIn || sounds(mime)
+	r.Opaque, r.AudioIn = true, r.AudioIn || chat.Sounds(mime)
 	return err
-}
-
-// sounds says whether data of the type may have sound in it, as a film does.
-func sounds(mime string) bool {
-	mime = strings.ToLower(mime)
-	for _, silent := range []string{"image/", "text/", "application/pdf", "application/json"} {
-		if strings.HasPrefix(mime, silent) {
-			return false
-		}
-	}
-	return true
 }
 
 // response is a function's result, which may have pictures and files beside its JSON.

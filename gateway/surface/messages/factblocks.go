@@ -148,10 +148,10 @@ func (r *factReader) tool(param string, t gjson.Result) {
 		r.webSearch(param, t)
 	case hasPrefix(kind.Str, "web_fetch_"):
 		r.f.Opaque = true
-		r.f.Rounds += max(serverRounds, r.uses(param, t, serverRounds))
+		r.f.Rounds += max(ServerRounds, r.uses(param, t, ServerRounds))
 	case hasPrefix(kind.Str, "code_execution_", "tool_search_tool_"):
 		r.f.Opaque = true
-		r.f.Rounds += serverRounds
+		r.f.Rounds += ServerRounds
 	case hasPrefix(kind.Str, "computer_toolset_", "browser_toolset_", "mcp_toolset"):
 		r.f.Opaque = true // how long their definitions are is not known; the rounds of MCP are those of mcp_servers
 	case hasPrefix(kind.Str, "bash_", "text_editor_", "computer_", "memory_"):
@@ -179,16 +179,16 @@ func (r *factReader) spelling(param string, t gjson.Result) {
 	})
 }
 
-// firstSearch is the one version of web searches that runs no code of the model's to sift what was found.
-const firstSearch = "web_search_20250305"
+// FirstSearch is the one version of web searches that runs no code of the model's to sift what was found.
+const FirstSearch = "web_search_20250305"
 
 func (r *factReader) webSearch(param string, t gjson.Result) {
 	uses := r.uses(param, t, DefaultMaxUses)
 	r.f.WebSearch, r.f.Opaque = true, true
 	r.f.Searches += uses
 	r.f.Rounds += uses
-	if t.Get("type").Str != firstSearch {
-		r.f.Rounds += serverRounds
+	if t.Get("type").Str != FirstSearch {
+		r.f.Rounds += ServerRounds
 	}
 }
 

@@ -25,8 +25,8 @@ const (
 	toolTokens   = 32   // per tool or schema, beyond its bytes
 	toolsTokens  = 640  // once, where there are tools: its documentation has up to 530
 	clientTokens = 1024 // per tool that Anthropic defines and the client runs: bash, text editor, computer, memory
-	// serverRounds is how often Anthropic asks its model again in one request whose tools it runs itself.
-	serverRounds = 10
+	// ServerRounds is how often Anthropic asks its model again in one request whose tools it runs itself.
+	ServerRounds = 10
 )
 
 // Facts reads what the meter needs to know of a request. It fails with *chat.Unsupported.
@@ -136,7 +136,7 @@ func (r *factReader) option(name string, v gjson.Result) {
 	case "mcp_servers":
 		if v.Get("0").Exists() || !v.IsArray() {
 			r.f.Opaque = true
-			r.f.Rounds += serverRounds
+			r.f.Rounds += ServerRounds
 		}
 	case "fallbacks":
 		if !v.IsArray() || v.Get("0").Exists() {
