@@ -148,7 +148,25 @@ func unsupported(err error) error {
 
 // entering makes errors of a route look as its door's do, those before the handler too.
 func entering(d *door) gin.HandlerFunc {
-	return func(c *gin.Context) { c.Set(keyDoor, d) }
+	return func(c *gin.Context) {
+		if d != nil {
+			c.Set(keyDoor, d)
+		} else {
+			c.Set(keyDoor, spoken(c))
+		}
+	}
+}
+
+// spoken is the door of the API that a client speaks, by its headers: for paths that several APIs have, and
+// for those that none has.
+func spoken(c *gin.Context) *door {
+	switch {
+	case c.GetHeader("anthropic-version") != "":
+		return messagesDoor
+	case c.GetHeader("x-goog-api-key") != "":
+		return generateDoor
+	}
+	return chatDoor
 }
 
 const keyDoor = "door"

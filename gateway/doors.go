@@ -154,7 +154,7 @@ func (embedForeign) Writer() chat.Writer { return nil } // there are no streams 
 
 const methodBatchEmbed = "batchEmbedContents"
 
-// google is POST /v1beta/models/{model}:{method}.
+// google is POST /v1beta/models/{model}:{method}, and the same below /v1, where Google's newer clients call it.
 func (g *Gateway) google(c *gin.Context) error {
 	path := strings.TrimPrefix(c.Param("call"), "/")
 	at := strings.LastIndexByte(path, ':')

@@ -55,19 +55,18 @@ func (g *Gateway) callable() (out []modelEntry, models map[string]*domain.Model)
 	return out, models
 }
 
-// models is GET /v1/models: what can be called now; in Anthropic's and Google's form for their own clients.
+// models is GET /v1/models and /v1beta/models: what can be called now, in the form of the client's API.
 func (g *Gateway) models(c *gin.Context) error {
-	if c.GetHeader(headerGoogleKey) != "" {
-		return g.googleModels(c)
-	}
-	entries, _ := g.callable()
+	entries, models := g.callable()
 	format := c.Query("format")
 	switch {
+	case doorOf(c) == generateDoor:
+		c.JSON(http.StatusOK, gin.H{"models": googleEntries(entries, models)})
 	case format != "" && format != "openai" && format != "array":
 		return invalid("invalid_value", "format", "`format` must be openai or array.")
 	case format == "array" || format == "" && g.modelsArray:
 		c.JSON(http.StatusOK, append([]modelEntry{}, entries...))
-	case c.GetHeader("anthropic-version") != "":
+	case doorOf(c) == messagesDoor:
 		c.JSON(http.StatusOK, anthropicModels(entries))
 	default:
 		c.JSON(http.StatusOK, gin.H{"object": "list", "data": append([]modelEntry{}, entries...)})
@@ -94,7 +93,7 @@ func (g *Gateway) named(c *gin.Context) (string, *domain.Model, error) {
 	return "", nil, modelUnknown(name)
 }
 
-// model is GET /v1/models/{id}.
+// model is GET /v1/models/{id} and /v1beta/models/{id}.
 func (g *Gateway) model(c *gin.Context) error {
 	if c.GetHeader(headerGoogleKey) != "" {
 		return g.googleModel(c)
@@ -103,11 +102,14 @@ func (g *Gateway) model(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.GetHeader("anthropic-version") != "" {
+	switch doorOf(c) {
+	case generateDoor:
+		c.JSON(http.StatusOK, googleEntryOf(name, m))
+	case messagesDoor:
 		c.JSON(http.StatusOK, anthropicModelOf(entryOf(name, m)))
-		return nil
+	default:
+		c.JSON(http.StatusOK, entryOf(name, m))
 	}
-	c.JSON(http.StatusOK, entryOf(name, m))
 	return nil
 }
 
@@ -156,25 +158,12 @@ func googleEntryOf(name string, m *domain.Model) googleEntry {
 	return googleEntry{"models/" + name, "001", name, m.Context, m.OutputLimit(), methods}
 }
 
-// googleModels is GET /v1beta/models.
-func (g *Gateway) googleModels(c *gin.Context) error {
-	entries, models := g.callable()
+func googleEntries(entries []modelEntry, models map[string]*domain.Model) []googleEntry {
 	out := []googleEntry{}
 	for _, e := range entries {
 		if m := models[e.ID]; generateDoor.serves(m) || embedDoor.serves(m) {
 			out = append(out, googleEntryOf(e.ID, m))
 		}
 	}
-	c.JSON(http.StatusOK, gin.H{"models": out})
-	return nil
-}
-
-// googleModel is GET /v1beta/models/{id}.
-func (g *Gateway) googleModel(c *gin.Context) error {
-	name, m, err := g.named(c)
-	if err != nil {
-		return err
-	}
-	c.JSON(http.StatusOK, googleEntryOf(name, m))
-	return nil
+	return out
 }

@@ -24,7 +24,7 @@ type route struct {
 	Route
 	access access
 	handle func(*Gateway) handler
-	door   *door // whose errors it answers with; nil = OpenAI's
+	door   *door // whose errors it answers with; nil = that of the client's API
 }
 
 // routes is the whole surface. What is not here does not exist and is never passed through.
@@ -38,8 +38,8 @@ var routes = []route{
 	{Route{"POST", "/v1/messages/count_tokens"}, users, metered, messagesCountDoor},
 	{Route{"POST", "/v1beta/models/{model}:{method}"}, users, func(g *Gateway) handler { return g.google }, generateDoor},
 	{Route{"POST", "/v1/models/{model}:{method}"}, users, func(g *Gateway) handler { return g.google }, generateDoor},
-	{Route{"GET", "/v1beta/models"}, users, func(g *Gateway) handler { return g.googleModels }, generateDoor},
-	{Route{"GET", "/v1beta/models/{id}"}, users, func(g *Gateway) handler { return g.googleModel }, generateDoor},
+	{Route{"GET", "/v1beta/models"}, users, func(g *Gateway) handler { return g.models }, generateDoor},
+	{Route{"GET", "/v1beta/models/{id}"}, users, func(g *Gateway) handler { return g.model }, generateDoor},
 	{Route{"GET", "/v1/models"}, users, func(g *Gateway) handler { return g.models }, nil},
 	{Route{"GET", "/v1/models/{id}"}, users, func(g *Gateway) handler { return g.model }, nil},
 	{Route{"GET", "/billing/balance"}, users, func(g *Gateway) handler { return g.balance }, nil},
@@ -78,15 +78,11 @@ func (g *Gateway) newEngine() *gin.Engine {
 	engine.Use(g.recorded, g.recovered)
 	for _, r := range routes {
 		guard := map[access]handler{everybody: func(*gin.Context) error { return nil }, users: g.identified, admins: g.administrator}[r.access]
-		d := r.door
-		if d == nil {
-			d = chatDoor
-		}
-		engine.Handle(r.Method, ginPath(r.Path), entering(d), g.render(guard), g.render(r.handle(g)))
+		engine.Handle(r.Method, ginPath(r.Path), entering(r.door), g.render(guard), g.render(r.handle(g)))
 	}
 	unknown := g.render(unknownURL)
-	engine.NoRoute(unknown)
-	engine.NoMethod(unknown)
+	engine.NoRoute(entering(nil), unknown)
+	engine.NoMethod(entering(nil), unknown)
 	return engine
 }
 
