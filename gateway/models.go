@@ -95,9 +95,6 @@ func (g *Gateway) named(c *gin.Context) (string, *domain.Model, error) {
 
 // model is GET /v1/models/{id} and /v1beta/models/{id}.
 func (g *Gateway) model(c *gin.Context) error {
-	if c.GetHeader(headerGoogleKey) != "" {
-		return g.googleModel(c)
-	}
 	name, m, err := g.named(c)
 	if err != nil {
 		return err
@@ -136,9 +133,6 @@ func anthropicModels(entries []modelEntry) gin.H {
 	}
 	return out
 }
-
-// headerGoogleKey is by what Google's clients are known.
-const headerGoogleKey = "x-goog-api-key"
 
 // googleEntry is one model in Google's form.
 type googleEntry struct {
