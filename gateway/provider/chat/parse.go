@@ -2,7 +2,6 @@ package chat
 
 import (
 	"encoding/json"
-	"fmt"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -17,24 +16,18 @@ func Parse(body []byte) (*Request, error) {
 		if v.Type != gjson.Null {
 			p.field(key.String(), v)
 		}
-		return p.err == nil
+		return p.Err == nil
 	})
-	if p.err != nil {
-		return nil, p.err
+	if p.Err != nil {
+		return nil, p.Err
 	}
 	return &p.r, nil
 }
 
 // parser reads one request; its first error stays.
 type parser struct {
-	r   Request
-	err error
-}
-
-func (p *parser) failf(param, format string, args ...any) {
-	if p.err == nil {
-		p.err = Invalid(param, format, args...)
-	}
+	Strict
+	r Request
 }
 
 // ignored are parameters that change no answer: who asks, what is kept, and how a provider finds its caches.
@@ -47,15 +40,15 @@ func (p *parser) field(name string, v gjson.Result) {
 	r := &p.r
 	switch name {
 	case "messages":
-		p.each(name, v, func(param string, m gjson.Result) { r.Messages = append(r.Messages, p.message(param, m)) })
+		p.Each(name, v, func(param string, m gjson.Result) { r.Messages = append(r.Messages, p.message(param, m)) })
 	case "stream":
-		r.Stream = p.boolean(name, v)
+		r.Stream = p.Bool(name, v)
 	case "tools", "functions":
-		p.each(name, v, func(param string, t gjson.Result) { r.Tools = append(r.Tools, p.tool(param, name == "functions", t)) })
+		p.Each(name, v, func(param string, t gjson.Result) { r.Tools = append(r.Tools, p.tool(param, name == "functions", t)) })
 	case "tool_choice", "function_call":
 		p.toolChoice(name, v)
 	case "parallel_tool_calls":
-		parallel := p.boolean(name, v)
+		parallel := p.Bool(name, v)
 		r.ParallelToolCalls = &parallel
 	case "response_format":
 		p.format(name, v)
@@ -66,11 +59,11 @@ func (p *parser) field(name string, v gjson.Result) {
 	case "stop":
 		p.stop(name, v)
 	case "logprobs":
-		r.Logprobs = p.boolean(name, v)
+		r.Logprobs = p.Bool(name, v)
 	case "web_search_options":
 		r.WebSearch = v
 	case "modalities":
-		p.each(name, v, func(param string, m gjson.Result) { r.Modalities = append(r.Modalities, p.text(param, m)) })
+		p.Each(name, v, func(param string, m gjson.Result) { r.Modalities = append(r.Modalities, p.TextOrNull(param, m)) })
 	case "thinking":
 		r.Thinking = v
 	case "extra_body":
@@ -85,25 +78,25 @@ func (p *parser) scalar(name string, v gjson.Result) {
 	r := &p.r
 	switch name {
 	case "temperature":
-		r.Temperature = p.number(name, v)
+		r.Temperature = p.Number(name, v)
 	case "top_p":
-		r.TopP = p.number(name, v)
+		r.TopP = p.Number(name, v)
 	case "top_k":
-		r.TopK = p.number(name, v)
+		r.TopK = p.Number(name, v)
 	case "frequency_penalty":
-		r.FrequencyPenalty = p.number(name, v)
+		r.FrequencyPenalty = p.Number(name, v)
 	case "presence_penalty":
-		r.PresencePenalty = p.number(name, v)
+		r.PresencePenalty = p.Number(name, v)
 	case "seed":
-		r.Seed = p.number(name, v)
+		r.Seed = p.Number(name, v)
 	case "top_logprobs":
-		r.TopLogprobs = p.number(name, v)
+		r.TopLogprobs = p.Number(name, v)
 	case "reasoning_effort":
-		r.ReasoningEffort = p.text(name, v)
+		r.ReasoningEffort = p.TextOrNull(name, v)
 	case "service_tier":
-		r.ServiceTier = p.text(name, v)
+		r.ServiceTier = p.TextOrNull(name, v)
 	case "user":
-		r.User = p.text(name, v)
+		r.User = p.TextOrNull(name, v)
 	default:
 		if !ignored[name] {
 			r.Unknown = append(r.Unknown, Field{name, v.Raw})
@@ -127,44 +120,10 @@ func (p *parser) extra(v gjson.Result) {
 	})
 }
 
-func (p *parser) each(param string, v gjson.Result, do func(param string, v gjson.Result)) {
-	if !v.IsArray() {
-		p.failf(param, "`%s` must be an array.", param)
-		return
-	}
-	i := 0
-	v.ForEach(func(_, element gjson.Result) bool {
-		do(fmt.Sprintf("%s[%d]", param, i), element)
-		i++
-		return p.err == nil
-	})
-}
-
-func (p *parser) text(param string, v gjson.Result) string {
-	if v.Type != gjson.String && v.Type != gjson.Null {
-		p.failf(param, "`%s` must be a string.", param)
-	}
-	return v.Str
-}
-
-func (p *parser) boolean(param string, v gjson.Result) bool {
-	if !v.IsBool() {
-		p.failf(param, "`%s` must be true or false.", param)
-	}
-	return v.Bool()
-}
-
-func (p *parser) number(param string, v gjson.Result) json.Number {
-	if v.Type != gjson.Number {
-		p.failf(param, "`%s` must be a number.", param)
-	}
-	return json.Number(v.Raw)
-}
-
 func (p *parser) integer(param string, v gjson.Result) int64 {
 	n, err := json.Number(v.Raw).Int64()
 	if v.Type != gjson.Number || err != nil || n < 1 {
-		p.failf(param, "`%s` must be a whole number above 0.", param)
+		p.Failf(param, "`%s` must be a whole number above 0.", param)
 	}
 	return n
 }
@@ -174,22 +133,22 @@ func (p *parser) stop(param string, v gjson.Result) {
 		p.r.Stop = []string{v.Str}
 		return
 	}
-	p.each(param, v, func(param string, s gjson.Result) { p.r.Stop = append(p.r.Stop, p.text(param, s)) })
+	p.Each(param, v, func(param string, s gjson.Result) { p.r.Stop = append(p.r.Stop, p.TextOrNull(param, s)) })
 }
 
 func (p *parser) format(param string, v gjson.Result) {
 	f := &p.r.Format
-	f.Type = p.text(param+".type", v.Get("type"))
+	f.Type = p.TextOrNull(param+".type", v.Get("type"))
 	switch f.Type {
 	case "text", "json_object":
 	case "json_schema":
 		of := v.Get("json_schema")
-		f.Name, f.Schema, f.Strict = p.text(param+".json_schema.name", of.Get("name")), of.Get("schema"), of.Get("strict").Bool()
+		f.Name, f.Schema, f.Strict = p.TextOrNull(param+".json_schema.name", of.Get("name")), of.Get("schema"), of.Get("strict").Bool()
 		if f.Schema.Exists() && !f.Schema.IsObject() {
-			p.failf(param+".json_schema.schema", "`%s.json_schema.schema` must be an object.", param)
+			p.Failf(param+".json_schema.schema", "`%s.json_schema.schema` must be an object.", param)
 		}
 	default:
-		p.failf(param+".type", "`%s.type` must be text, json_object or json_schema.", param)
+		p.Failf(param+".type", "`%s.type` must be text, json_object or json_schema.", param)
 	}
 }
 
@@ -199,11 +158,11 @@ func (p *parser) toolChoice(param string, v gjson.Result) {
 	case v.Type == gjson.String:
 		c.Mode = v.Str
 		if c.Mode != "auto" && c.Mode != "none" && c.Mode != "required" {
-			p.failf(param, "`%s` must be auto, none, required, or an object that names a tool.", param)
+			p.Failf(param, "`%s` must be auto, none, required, or an object that names a tool.", param)
 		}
 	case v.Get("type").Str == "allowed_tools":
 		allowed := v.Get("allowed_tools")
-		c.Mode = p.text(param+".allowed_tools.mode", allowed.Get("mode"))
+		c.Mode = p.TextOrNull(param+".allowed_tools.mode", allowed.Get("mode"))
 		c.Allowed = []string{}
 		allowed.Get("tools").ForEach(func(_, tool gjson.Result) bool {
 			c.Allowed = append(c.Allowed, tool.Get("function.name").Str)
@@ -218,7 +177,7 @@ func (p *parser) toolChoice(param string, v gjson.Result) {
 			c.Name = v.Get("custom.name").Str
 		}
 		if c.Name == "" {
-			p.failf(param, "`%s` names no tool.", param)
+			p.Failf(param, "`%s` names no tool.", param)
 		}
 	}
 }
@@ -231,13 +190,13 @@ func (p *parser) tool(param string, bare bool, v gjson.Result) Tool {
 		t.Type, of = "function", v
 	}
 	if t.Type == "" {
-		p.failf(param+".type", "`%s.type` is missing.", param)
+		p.Failf(param+".type", "`%s.type` is missing.", param)
 	}
 	if t.Type != "function" {
 		t.Name = v.Get("name").Str
 		return t
 	}
-	t.Name, t.Description = p.text(param+".function.name", of.Get("name")), p.text(param+".function.description", of.Get("description"))
+	t.Name, t.Description = p.TextOrNull(param+".function.name", of.Get("name")), p.TextOrNull(param+".function.description", of.Get("description"))
 	t.Strict = of.Get("strict").Bool()
 	if schema := of.Get("parameters"); schema.Type != gjson.Null {
 		t.Parameters = schema
@@ -246,7 +205,7 @@ func (p *parser) tool(param string, bare bool, v gjson.Result) Tool {
 		t.CacheControl = of.Get("cache_control")
 	}
 	if t.Name == "" {
-		p.failf(param+".function.name", "`%s.function.name` is missing.", param)
+		p.Failf(param+".function.name", "`%s.function.name` is missing.", param)
 	}
 	return t
 }
@@ -254,11 +213,11 @@ func (p *parser) tool(param string, bare bool, v gjson.Result) Tool {
 func (p *parser) message(param string, v gjson.Result) Message {
 	m := Message{Param: param}
 	if !v.IsObject() {
-		p.failf(param, "`%s` must be an object.", param)
+		p.Failf(param, "`%s` must be an object.", param)
 		return m
 	}
-	m.Role, m.Name = p.text(param+".role", v.Get("role")), p.text(param+".name", v.Get("name"))
-	m.ToolCallID, m.Refusal = p.text(param+".tool_call_id", v.Get("tool_call_id")), p.text(param+".refusal", v.Get("refusal"))
+	m.Role, m.Name = p.TextOrNull(param+".role", v.Get("role")), p.TextOrNull(param+".name", v.Get("name"))
+	m.ToolCallID, m.Refusal = p.TextOrNull(param+".tool_call_id", v.Get("tool_call_id")), p.TextOrNull(param+".refusal", v.Get("refusal"))
 	m.ReasoningContent = v.Get("reasoning_content").Str
 	if m.ReasoningContent == "" {
 		m.ReasoningContent = v.Get("reasoning").Str
@@ -272,7 +231,7 @@ func (p *parser) message(param string, v gjson.Result) Message {
 		return true
 	})
 	if calls := v.Get("tool_calls"); calls.Type != gjson.Null {
-		p.each(param+".tool_calls", calls, func(param string, c gjson.Result) { m.ToolCalls = append(m.ToolCalls, p.call(param, c)) })
+		p.Each(param+".tool_calls", calls, func(param string, c gjson.Result) { m.ToolCalls = append(m.ToolCalls, p.call(param, c)) })
 	}
 	if call := v.Get("function_call"); call.IsObject() {
 		m.ToolCalls = append(m.ToolCalls, ToolCall{Param: param + ".function_call", Name: call.Get("name").Str, Arguments: argumentsOf(call.Get("arguments"))})
@@ -281,13 +240,13 @@ func (p *parser) message(param string, v gjson.Result) Message {
 }
 
 func (p *parser) call(param string, v gjson.Result) ToolCall {
-	c := ToolCall{Param: param, ID: p.text(param+".id", v.Get("id")), Name: v.Get("function.name").Str,
+	c := ToolCall{Param: param, ID: p.TextOrNull(param+".id", v.Get("id")), Name: v.Get("function.name").Str,
 		Arguments: argumentsOf(v.Get("function.arguments")), ThoughtSignature: v.Get("extra_content.google.thought_signature").Str}
 	if v.Get("type").Str == "custom" {
 		c.Custom, c.Name, c.Arguments = true, v.Get("custom.name").Str, v.Get("custom.input").Str
 	}
 	if c.Name == "" {
-		p.failf(param, "`%s` names no function.", param)
+		p.Failf(param, "`%s` names no function.", param)
 	}
 	return c
 }
@@ -312,9 +271,9 @@ func (p *parser) content(m *Message, v gjson.Result) {
 			m.Parts = []Part{{Param: param, Type: "text", Text: v.Str, Raw: v}}
 		}
 	case v.IsArray():
-		p.each(param, v, func(param string, part gjson.Result) { m.Parts = append(m.Parts, p.part(param, part)) })
+		p.Each(param, v, func(param string, part gjson.Result) { m.Parts = append(m.Parts, p.part(param, part)) })
 	default:
-		p.failf(param, "`%s` must be a string or an array of parts.", param)
+		p.Failf(param, "`%s` must be a string or an array of parts.", param)
 	}
 }
 
@@ -322,19 +281,19 @@ func (p *parser) part(param string, v gjson.Result) Part {
 	if v.Type == gjson.String {
 		return Part{Param: param, Type: "text", Text: v.Str, Raw: v}
 	}
-	out := Part{Param: param, Type: p.text(param+".type", v.Get("type")), CacheControl: v.Get("cache_control"), Raw: v}
+	out := Part{Param: param, Type: p.TextOrNull(param+".type", v.Get("type")), CacheControl: v.Get("cache_control"), Raw: v}
 	switch out.Type {
 	case "text":
-		out.Text = p.text(param+".text", v.Get("text"))
+		out.Text = p.TextOrNull(param+".text", v.Get("text"))
 	case "refusal":
-		out.Text = p.text(param+".refusal", v.Get("refusal"))
+		out.Text = p.TextOrNull(param+".refusal", v.Get("refusal"))
 	case "image_url":
 		link := v.Get("image_url")
 		if link.IsObject() {
 			out.Detail, link = link.Get("detail").Str, link.Get("url")
 		}
-		if out.URL = p.text(param+".image_url.url", link); out.URL == "" {
-			p.failf(param+".image_url", "`%s.image_url` has no url.", param)
+		if out.URL = p.TextOrNull(param+".image_url.url", link); out.URL == "" {
+			p.Failf(param+".image_url", "`%s.image_url` has no url.", param)
 		}
 	case "input_audio":
 		out.Data, out.MediaType = v.Get("input_audio.data").Str, "audio/"+v.Get("input_audio.format").Str
@@ -342,7 +301,7 @@ func (p *parser) part(param string, v gjson.Result) Part {
 		out.FileName, out.FileID = v.Get("file.filename").Str, v.Get("file.file_id").Str
 		out.MediaType, out.Data = SplitDataURL(v.Get("file.file_data").Str)
 	case "":
-		p.failf(param+".type", "`%s.type` is missing.", param)
+		p.Failf(param+".type", "`%s.type` is missing.", param)
 	}
 	return out
 }

@@ -2,7 +2,6 @@ package completions
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -18,7 +17,6 @@ const (
 	maxChoices     = 128       // n and best_of
 	maxPrompts     = 2048      // OpenAI's own limit
 	maxAskedTokens = 1_000_000 // max_tokens: above any model's output
-	maxTokenDigits = 9         // of a token id
 )
 
 // Facts reads what the meter needs to know of a request: one JSON object without duplicate keys. It fails
@@ -35,8 +33,8 @@ func Facts(body []byte) (*chat.Facts, error) {
 
 // request is what is read of one request; its first error stays.
 type request struct {
-	f   chat.Facts
-	err error
+	chat.Strict
+	f chat.Facts
 
 	prompts   int64    // how many; 1 where there is none: the model then begins by itself
 	texts     []string // of the prompts that are text
@@ -54,15 +52,15 @@ func read(body []byte) (*request, error) {
 		if v.Type != gjson.Null {
 			r.field(key.String(), v)
 		}
-		return r.err == nil
+		return r.Err == nil
 	})
 	if r.f.Model == "" {
-		r.failf("model", "You must name a model.")
+		r.Failf("model", "You must name a model.")
 	}
 	r.f.Choices, r.f.Inputs = max(r.n, r.bestOf)*r.prompts, r.prompts
 	// Every prompt is read together with the suffix, which the body has once.
 	r.f.InputBytes = int64(len(body)) + int64(len(r.suffix))*(r.prompts-1)
-	return r, r.err
+	return r, r.Err
 }
 
 // plainFields can neither cost more than their bytes nor bring input that the body does not show. The last
@@ -76,29 +74,29 @@ var plainFields = map[string]bool{
 func (r *request) field(name string, v gjson.Result) {
 	switch name {
 	case "model":
-		r.f.Model = r.text(name, v)
+		r.f.Model = r.Text(name, v)
 	case "prompt":
 		r.prompt(name, v)
 	case "suffix":
-		r.suffix = r.text(name, v)
+		r.suffix = r.Text(name, v)
 	case "echo":
-		r.echo = r.boolean(name, v)
+		r.echo = r.Bool(name, v)
 	case "n":
-		r.n = r.count(name, v, 1, maxChoices)
+		r.n = r.Count(name, v, 1, maxChoices)
 	case "best_of":
-		r.bestOf = r.count(name, v, 0, maxChoices)
+		r.bestOf = r.Count(name, v, 0, maxChoices)
 	case "max_tokens":
-		asked := r.count(name, v, 0, maxAskedTokens)
+		asked := r.Count(name, v, 0, maxAskedTokens)
 		r.limited, r.nothing = true, asked == 0
 		r.f.MaxOutput = max(asked, 1) // no more than 1 can come of 0
 	case "stream":
-		r.f.Stream = r.boolean(name, v)
+		r.f.Stream = r.Bool(name, v)
 	case "stream_options":
 		r.streamOptions(name, v)
 	case "service_tier":
-		r.f.ServiceTier = r.text(name, v)
+		r.f.ServiceTier = r.Text(name, v)
 	case "user":
-		r.f.EndUser = r.text(name, v)
+		r.f.EndUser = r.Text(name, v)
 	default:
 		r.other(name)
 	}
@@ -111,14 +109,12 @@ var meteredFields = []string{"model", "prompt", "suffix", "echo", "n", "best_of"
 var otherLimits = map[string]bool{"max_completion_tokens": true, "max_output_tokens": true, "max_new_tokens": true, "n_predict": true}
 
 func (r *request) other(name string) {
-	for _, metered := range meteredFields {
-		if strings.EqualFold(metered, name) {
-			r.failf(name, "Unknown field: did you mean `%s`?", metered)
-			return
-		}
+	if right := chat.Misspelt(name, meteredFields); right != "" {
+		r.Failf(name, "Unknown field: did you mean `%s`?", right)
+		return
 	}
 	if otherLimits[strings.ToLower(name)] {
-		r.failf(name, "Completions are limited by `max_tokens`.")
+		r.Failf(name, "Completions are limited by `max_tokens`.")
 		return
 	}
 	if !plainFields[name] {
@@ -128,43 +124,12 @@ func (r *request) other(name string) {
 
 func (r *request) streamOptions(param string, v gjson.Result) {
 	if !v.IsObject() {
-		r.failf(param, "`%s` must be an object.", param)
+		r.Failf(param, "`%s` must be an object.", param)
 		return
 	}
 	if usage := v.Get("include_usage"); usage.Type != gjson.Null {
-		r.f.IncludeUsage = r.boolean(param+".include_usage", usage)
+		r.f.IncludeUsage = r.Bool(param+".include_usage", usage)
 	}
-}
-
-func (r *request) failf(param, format string, args ...any) {
-	if r.err == nil {
-		r.err = chat.Invalid(param, format, args...)
-	}
-}
-
-func (r *request) text(param string, v gjson.Result) string {
-	if v.Type != gjson.String {
-		r.failf(param, "`%s` must be a string.", param)
-	}
-	return v.Str
-}
-
-func (r *request) boolean(param string, v gjson.Result) bool {
-	if !v.IsBool() {
-		r.failf(param, "`%s` must be true or false.", param)
-	}
-	return v.Bool()
-}
-
-// count takes whole numbers that are written as such: negative and huge ones turned other gateways' charges
-// into credits.
-func (r *request) count(param string, v gjson.Result, least, most int64) int64 {
-	n, err := strconv.ParseInt(v.Raw, 10, 64)
-	if v.Type != gjson.Number || err != nil || n < least || n > most {
-		r.failf(param, "`%s` must be a whole number from %d to %d.", param, least, most)
-		return least
-	}
-	return n
 }
 
 // kinds of elements that a list of prompts has.
@@ -193,11 +158,11 @@ func (r *request) prompt(param string, v gjson.Result) {
 		r.texts = []string{v.Str}
 	case v.IsArray() && kindOf(v.Get("0")) == kindToken:
 		r.tokens = true
-		r.ids(param, v)
+		r.TokenIDs(param, v)
 	case v.IsArray():
 		r.list(param, v)
 	default:
-		r.failf(param, "`%s` must be a string, an array of strings, or token ids.", param)
+		r.Failf(param, "`%s` must be a string, an array of strings, or token ids.", param)
 	}
 }
 
@@ -209,39 +174,17 @@ func (r *request) list(param string, v gjson.Result) {
 		place := fmt.Sprintf("%s[%d]", param, r.prompts)
 		switch r.prompts++; {
 		case kind == 0 || kindOf(prompt) != kind:
-			r.failf(place, "`%s` must have strings only, or arrays of token ids only.", param)
+			r.Failf(place, "`%s` must have strings only, or arrays of token ids only.", param)
 		case r.prompts > maxPrompts:
-			r.failf(param, "`%s` may have at most %d prompts.", param, maxPrompts)
+			r.Failf(param, "`%s` may have at most %d prompts.", param, maxPrompts)
 		case kind == kindText:
 			r.texts = append(r.texts, prompt.Str)
 		default:
-			r.ids(place, prompt)
+			r.TokenIDs(place, prompt)
 		}
-		return r.err == nil
+		return r.Err == nil
 	})
 	if r.prompts == 0 {
-		r.failf(param, "`%s` must not be empty.", param)
+		r.Failf(param, "`%s` must not be empty.", param)
 	}
-}
-
-// ids checks a prompt of token ids.
-func (r *request) ids(param string, v gjson.Result) {
-	n := 0
-	v.ForEach(func(_, id gjson.Result) bool {
-		if !isToken(id) {
-			r.failf(fmt.Sprintf("%s[%d]", param, n), "A token id must be a whole number.")
-		}
-		n++
-		return r.err == nil
-	})
-	if n == 0 {
-		r.failf(param, "`%s` must not be empty.", param)
-	}
-}
-
-func isToken(v gjson.Result) bool {
-	if v.Type != gjson.Number || len(v.Raw) > maxTokenDigits {
-		return false
-	}
-	return strings.Trim(v.Raw, "0123456789") == ""
 }

@@ -1,7 +1,6 @@
 package embed
 
 import (
-	"strconv"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -159,10 +158,9 @@ func OpenAIToGemini(body []byte, model string) ([]byte, error) {
 		case name == "input":
 			texts, err = textsOf(v)
 		case name == "dimensions":
-			size, err = strconv.ParseInt(v.Raw, 10, 64)
-			if v.Type != gjson.Number || err != nil || size < 1 || size > maxDimensions {
-				err = chat.Invalid(name, "`dimensions` must be a whole number from 1 to %d.", maxDimensions)
-			}
+			var s chat.Strict
+			size = s.Count(name, v, 1, maxDimensions)
+			err = s.Err
 		default:
 			err = chat.Refuse("Gemini", name)
 		}

@@ -2,8 +2,6 @@ package embeddings
 
 import (
 	"fmt"
-	"strconv"
-	"strings"
 
 	"github.com/tidwall/gjson"
 
@@ -13,10 +11,8 @@ import (
 // MaxInputs is how many inputs one request may have: OpenAI's own limit.
 const MaxInputs = 2048
 
-const (
-	maxDimensions  = 1 << 16 // above any model's
-	maxTokenDigits = 9       // of a token id
-)
+// maxDimensions is above any model's.
+const maxDimensions = 1 << 16
 
 // Facts reads what the meter needs to know of a request: one JSON object without duplicate keys. It fails
 // with *chat.Unsupported on what has the wrong type, or is out of its range, where it costs something.
@@ -45,8 +41,8 @@ func Inputs(body []byte) ([]string, error) {
 
 // request is what is read of one request; its first error stays.
 type request struct {
+	chat.Strict
 	f       chat.Facts
-	err     error
 	texts   []string
 	foreign string // the place of the first input that is no text
 	inputs  int
@@ -58,16 +54,16 @@ func read(body []byte) (*request, error) {
 		if v.Type != gjson.Null {
 			r.field(key.String(), v)
 		}
-		return r.err == nil
+		return r.Err == nil
 	})
 	switch {
 	case r.f.Model == "":
-		r.failf("model", "You must name a model.")
+		r.Failf("model", "You must name a model.")
 	case r.inputs == 0:
-		r.failf("input", "You must send an input.")
+		r.Failf("input", "You must send an input.")
 	}
 	r.f.Inputs = int64(r.inputs)
-	return r, r.err
+	return r, r.Err
 }
 
 // meteredFields must be spelt exactly: a provider that ignores case would obey what was not priced.
@@ -77,52 +73,34 @@ var meteredFields = []string{"model", "input", "stream", "service_tier"}
 func (r *request) field(name string, v gjson.Result) {
 	switch name {
 	case "model":
-		r.f.Model = r.text(name, v)
+		r.f.Model = r.Text(name, v)
 	case "input":
 		r.input(name, v)
 	case "encoding_format":
-		if format := r.text(name, v); format != "float" && format != "base64" {
-			r.failf(name, "`%s` must be float or base64.", name)
+		if format := r.Text(name, v); format != "float" && format != "base64" {
+			r.Failf(name, "`%s` must be float or base64.", name)
 		}
 	case "dimensions":
-		n, err := strconv.ParseInt(v.Raw, 10, 64)
-		if v.Type != gjson.Number || err != nil || n < 1 || n > maxDimensions {
-			r.failf(name, "`%s` must be a whole number from 1 to %d.", name, maxDimensions)
-		}
+		r.Count(name, v, 1, maxDimensions)
 	case "stream":
 		if v.Type != gjson.False {
-			r.failf(name, "Embeddings cannot be streamed.")
+			r.Failf(name, "Embeddings cannot be streamed.")
 		}
 	case "service_tier":
-		r.f.ServiceTier = r.text(name, v)
+		r.f.ServiceTier = r.Text(name, v)
 	case "user":
-		r.f.EndUser = r.text(name, v)
+		r.f.EndUser = r.Text(name, v)
 	default:
 		r.other(name)
 	}
 }
 
 func (r *request) other(name string) {
-	for _, metered := range meteredFields {
-		if strings.EqualFold(metered, name) {
-			r.failf(name, "Unknown field: did you mean `%s`?", metered)
-			return
-		}
+	if right := chat.Misspelt(name, meteredFields); right != "" {
+		r.Failf(name, "Unknown field: did you mean `%s`?", right)
+		return
 	}
 	r.f.Opaque = true
-}
-
-func (r *request) failf(param, format string, args ...any) {
-	if r.err == nil {
-		r.err = chat.Invalid(param, format, args...)
-	}
-}
-
-func (r *request) text(param string, v gjson.Result) string {
-	if v.Type != gjson.String {
-		r.failf(param, "`%s` must be a string.", param)
-	}
-	return v.Str
 }
 
 // input reads all the forms of an input. A list of numbers is one.
@@ -135,16 +113,16 @@ func (r *request) input(param string, v gjson.Result) {
 		place := fmt.Sprintf("%s[%d]", param, r.inputs)
 		switch {
 		case r.inputs == MaxInputs:
-			r.failf(param, "`%s` may have at most %d inputs.", param, MaxInputs)
+			r.Failf(param, "`%s` may have at most %d inputs.", param, MaxInputs)
 		case input.Type == gjson.Number:
-			r.failf(place, "`%s` must have token ids only, or none beside its other inputs.", param)
+			r.Failf(place, "`%s` must have token ids only, or none beside its other inputs.", param)
 		default:
 			r.one(place, input)
 		}
-		return r.err == nil
+		return r.Err == nil
 	})
 	if r.inputs == 0 {
-		r.failf(param, "`%s` must not be empty.", param)
+		r.Failf(param, "`%s` must not be empty.", param)
 	}
 }
 
@@ -158,28 +136,13 @@ func (r *request) one(param string, v gjson.Result) {
 	case v.Type == gjson.String:
 		r.texts = append(r.texts, v.Str)
 		if v.Str == "" {
-			r.failf(param, "`%s` must not be empty.", param)
+			r.Failf(param, "`%s` must not be empty.", param)
 		}
 	case v.IsArray():
-		r.ids(param, v)
+		r.TokenIDs(param, v)
 	case v.IsObject():
 		r.f.Opaque = true
 	default:
-		r.failf(param, "`%s` must be a string or an array of token ids.", param)
-	}
-}
-
-// ids checks an input of token ids.
-func (r *request) ids(param string, v gjson.Result) {
-	n := 0
-	v.ForEach(func(_, id gjson.Result) bool {
-		if id.Type != gjson.Number || len(id.Raw) > maxTokenDigits || strings.Trim(id.Raw, "0123456789") != "" {
-			r.failf(fmt.Sprintf("%s[%d]", param, n), "A token id must be a whole number.")
-		}
-		n++
-		return r.err == nil
-	})
-	if n == 0 {
-		r.failf(param, "`%s` must not be empty.", param)
+		r.Failf(param, "`%s` must be a string or an array of token ids.", param)
 	}
 }

@@ -1,8 +1,6 @@
 package fields
 
 import (
-	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -103,34 +101,29 @@ func (o *Object) Place(name string) string {
 
 // Text is a string; "" if it is absent.
 func (o *Object) Text(name string) (string, error) {
-	v := o.Get(name)
-	if v.Exists() && v.Type != gjson.String {
-		return "", chat.Invalid(o.Place(name), "`%s` must be a string.", o.Place(name))
-	}
-	return v.Str, nil
+	var s chat.Strict
+	text := s.TextOrNull(o.Place(name), o.Get(name))
+	return text, s.Err
 }
 
 // Bool is true or false; false if it is absent.
 func (o *Object) Bool(name string) (bool, error) {
-	v := o.Get(name)
-	if v.Exists() && !v.IsBool() {
-		return false, chat.Invalid(o.Place(name), "`%s` must be true or false.", o.Place(name))
+	if !o.Has(name) {
+		return false, nil
 	}
-	return v.Bool(), nil
+	var s chat.Strict
+	yes := s.Bool(o.Place(name), o.Get(name))
+	return yes, s.Err
 }
 
-// Count is a whole number from 1 to most that is written as such, 0 if it is absent. Negative and huge ones
-// turn charges into credits.
+// Count is a whole number from 1 to most that is written as such; 0 if it is absent.
 func (o *Object) Count(name string, most int64) (int64, error) {
-	v := o.Get(name)
-	if !v.Exists() {
+	if !o.Has(name) {
 		return 0, nil
 	}
-	n, err := strconv.ParseInt(v.Raw, 10, 64)
-	if v.Type != gjson.Number || err != nil || n < 1 || n > most {
-		return 0, chat.Invalid(o.Place(name), "`%s` must be a whole number from 1 to %d.", o.Place(name), most)
-	}
-	return n, nil
+	var s chat.Strict
+	n := s.Count(o.Place(name), o.Get(name), 1, most)
+	return n, s.Err
 }
 
 // Each goes through the elements of a list.
@@ -141,17 +134,10 @@ func (o *Object) Each(name string, do func(param string, v gjson.Result) error) 
 		return nil
 	case v.IsObject() || v.Type == gjson.String:
 		return do(param, v)
-	case !v.IsArray():
-		return chat.Invalid(param, "`%s` must be an array.", param)
 	}
-	var err error
-	i := 0
-	v.ForEach(func(_, element gjson.Result) bool {
-		err = do(fmt.Sprintf("%s[%d]", param, i), element)
-		i++
-		return err == nil
-	})
-	return err
+	var s chat.Strict
+	s.Each(param, v, func(param string, element gjson.Result) { s.Fail(do(param, element)) })
+	return s.Err
 }
 
 // maxName bounds what of a client's own name stands in a refusal, in bytes.

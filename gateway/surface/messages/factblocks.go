@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/tidwall/gjson"
+
+	"llm-gateway/gateway/provider/chat"
 )
 
 // blockFields are the blocks whose input is the text that the body shows, and the fields that they have
@@ -28,7 +30,7 @@ func (r *factReader) system(v gjson.Result) {
 	if v.Type == gjson.String {
 		return
 	}
-	r.each("system", v, func(param string, b gjson.Result) {
+	r.Objects("system", v, func(param string, b gjson.Result) {
 		if b.Get("type").Str != "text" {
 			r.f.Opaque = true
 		}
@@ -38,15 +40,15 @@ func (r *factReader) system(v gjson.Result) {
 
 func (r *factReader) messages(v gjson.Result) {
 	if v.IsArray() && !v.Get("0").Exists() {
-		r.failf("messages", "`messages` must have at least one message.")
+		r.Failf("messages", "`messages` must have at least one message.")
 	}
-	r.each("messages", v, r.message)
+	r.Objects("messages", v, r.message)
 }
 
 func (r *factReader) message(param string, m gjson.Result) {
 	role := m.Get("role").Str
 	if role != roleUser && role != roleAssistant && role != roleSystem {
-		r.failf(param+".role", "`%s.role` must be user, assistant or system.", param)
+		r.Failf(param+".role", "`%s.role` must be user, assistant or system.", param)
 	}
 	r.known(m, "role", "content", "clear_at", "output_config")
 	if content := m.Get("content"); content.Type != gjson.Null || role != roleSystem {
@@ -56,7 +58,7 @@ func (r *factReader) message(param string, m gjson.Result) {
 
 func (r *factReader) content(param string, v gjson.Result) {
 	if v.Type != gjson.String {
-		r.each(param, v, r.block)
+		r.Objects(param, v, r.block)
 	}
 }
 
@@ -170,10 +172,9 @@ func hasPrefix(s string, prefixes ...string) bool {
 // spelling refuses other spellings of what is counted.
 func (r *factReader) spelling(param string, t gjson.Result) {
 	t.ForEach(func(key, _ gjson.Result) bool {
-		for _, name := range []string{"type", "max_uses"} {
-			if k := key.String(); k != name && strings.EqualFold(k, name) {
-				r.failf(param+"."+k, "Unknown field %q: did you mean %q?", k, name)
-			}
+		k := key.String()
+		if right := chat.Misspelt(k, []string{"type", "max_uses"}); right != "" {
+			r.Failf(param+"."+k, "Unknown field %q: did you mean %q?", k, right)
 		}
 		return true
 	})
@@ -195,7 +196,7 @@ func (r *factReader) webSearch(param string, t gjson.Result) {
 // uses is how often a tool may be used.
 func (r *factReader) uses(param string, t gjson.Result, otherwise int64) int64 {
 	if v := t.Get("max_uses"); v.Type != gjson.Null {
-		return r.count(param+".max_uses", v, 1, maxUses)
+		return r.Count(param+".max_uses", v, 1, maxUses)
 	}
 	return otherwise
 }

@@ -2,7 +2,6 @@ package messages
 
 import (
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -43,18 +42,18 @@ func facts(body []byte, limited bool) (*chat.Facts, error) {
 			seen[key.String()] = true
 			r.field(key.String(), v)
 		}
-		return r.err == nil
+		return r.Err == nil
 	})
 	switch {
 	case r.f.Model == "":
-		r.failf("model", "`model` is missing.")
+		r.Failf("model", "`model` is missing.")
 	case !seen["messages"]:
-		r.failf("messages", "`messages` is missing.")
+		r.Failf("messages", "`messages` is missing.")
 	case limited && !seen["max_tokens"]:
-		r.failf("max_tokens", "`max_tokens` is missing.")
+		r.Failf("max_tokens", "`max_tokens` is missing.")
 	}
-	if r.err != nil {
-		return nil, r.err
+	if r.Err != nil {
+		return nil, r.Err
 	}
 	r.f.InputBytes += r.references * r.longestTool
 	if r.compacts {
@@ -65,24 +64,16 @@ func facts(body []byte, limited bool) (*chat.Facts, error) {
 
 // factReader reads one request; its first error stays.
 type factReader struct {
+	chat.Strict
 	f           chat.Facts
 	longestTool int64 // in bytes
 	references  int64 // to tools: each shows the model a tool's definition once more
 	compacts    bool
-	err         error
-}
-
-func (r *factReader) failf(param, format string, args ...any) {
-	if r.err == nil {
-		r.err = chat.Invalid(param, format, args...)
-	}
 }
 
 // refuse names what is right in itself, but has no price here.
 func (r *factReader) refuse(param, why string) {
-	if r.err == nil {
-		r.err = &chat.Unsupported{Param: param, Message: "`" + param + "` is not supported: " + why}
-	}
+	r.Refusef(param, "`%s` is not supported: %s", param, why)
 }
 
 // plainFields can neither cost more than their bytes nor bring input that the body does not show.
@@ -97,22 +88,22 @@ var readFields = []string{"model", "messages", "max_tokens", "stream", "system",
 func (r *factReader) field(name string, v gjson.Result) {
 	switch name {
 	case "model":
-		r.f.Model = r.text(name, v)
+		r.f.Model = r.Text(name, v)
 	case "messages":
 		r.messages(v)
 	case "max_tokens":
 		// 0 asks for no answer, only for the input to be cached: no more than 1 can come of it.
-		r.f.MaxOutput = max(r.count(name, v, 0, maxAskedTokens), 1)
+		r.f.MaxOutput = max(r.Count(name, v, 0, maxAskedTokens), 1)
 	case "stream":
-		r.f.Stream = r.boolean(name, v)
+		r.f.Stream = r.Bool(name, v)
 	case "system":
 		r.system(v)
 	case "tools":
 		r.f.InputBytes += toolsTokens
-		r.each(name, v, r.tool)
+		r.Objects(name, v, r.tool)
 	case "metadata":
 		if user := v.Get("user_id"); user.Type != gjson.Null {
-			r.f.EndUser = r.text("metadata.user_id", user)
+			r.f.EndUser = r.Text("metadata.user_id", user)
 		}
 	default:
 		r.option(name, v)
@@ -123,7 +114,7 @@ func (r *factReader) field(name string, v gjson.Result) {
 func (r *factReader) option(name string, v gjson.Result) {
 	switch name {
 	case "service_tier":
-		r.tier(r.text(name, v))
+		r.tier(r.Text(name, v))
 	case "output_config":
 		r.known(v, "effort", "format", "task_budget")
 		r.f.InputBytes += toolTokens
@@ -143,11 +134,11 @@ func (r *factReader) option(name string, v gjson.Result) {
 			r.refuse(name, "the models that Anthropic may fall back to are not priced here. The gateway has fallbacks of its own.")
 		}
 	case "speed":
-		if r.text(name, v) != "standard" {
+		if r.Text(name, v) != "standard" {
 			r.refuse(name, "only `standard` has a price here.")
 		}
 	case "inference_geo":
-		if r.text(name, v) != "global" {
+		if r.Text(name, v) != "global" {
 			r.refuse(name, "only `global` has a price here.")
 		}
 	default:
@@ -156,10 +147,8 @@ func (r *factReader) option(name string, v gjson.Result) {
 }
 
 func (r *factReader) other(name string) {
-	for _, known := range readFields {
-		if strings.EqualFold(known, name) {
-			r.failf(name, "Unknown field %q: did you mean %q?", name, known)
-		}
+	if right := chat.Misspelt(name, readFields); right != "" {
+		r.Failf(name, "Unknown field %q: did you mean %q?", name, right)
 	}
 	if !slices.Contains(plainFields, name) {
 		r.f.Opaque = true
@@ -173,7 +162,7 @@ func (r *factReader) tier(name string) {
 	case "standard_only":
 		r.f.ServiceTier = "default"
 	default:
-		r.failf("service_tier", "`service_tier` must be auto or standard_only.")
+		r.Failf("service_tier", "`service_tier` must be auto or standard_only.")
 	}
 }
 
@@ -209,46 +198,4 @@ func (r *factReader) known(v gjson.Result, fields ...string) {
 		}
 		return true
 	})
-}
-
-func (r *factReader) each(param string, v gjson.Result, do func(param string, v gjson.Result)) {
-	if !v.IsArray() {
-		r.failf(param, "`%s` must be an array.", param)
-		return
-	}
-	i := 0
-	v.ForEach(func(_, element gjson.Result) bool {
-		at := param + "[" + strconv.Itoa(i) + "]"
-		if !element.IsObject() {
-			r.failf(at, "`%s` must be an object.", at)
-		} else {
-			do(at, element)
-		}
-		i++
-		return r.err == nil
-	})
-}
-
-func (r *factReader) text(param string, v gjson.Result) string {
-	if v.Type != gjson.String {
-		r.failf(param, "`%s` must be a string.", param)
-	}
-	return v.Str
-}
-
-func (r *factReader) boolean(param string, v gjson.Result) bool {
-	if !v.IsBool() {
-		r.failf(param, "`%s` must be true or false.", param)
-	}
-	return v.Bool()
-}
-
-// count takes whole numbers of a range, written as such.
-func (r *factReader) count(param string, v gjson.Result, least, most int64) int64 {
-	n, err := strconv.ParseInt(v.Raw, 10, 64)
-	if v.Type != gjson.Number || err != nil || n < least || n > most {
-		r.failf(param, "`%s` must be a whole number from %d to %d.", param, least, most)
-		return least
-	}
-	return n
 }

@@ -38,8 +38,8 @@ func Foreign(body []byte, id string, _ int64) (chat.Foreign, error) {
 	for _, step := range []func(){t.limits, t.system, t.conversation, t.tools, t.choice, t.format, t.effort, t.rest} {
 		step()
 	}
-	if t.err != nil {
-		return nil, t.err
+	if t.Err != nil {
+		return nil, t.Err
 	}
 	request, err := chat.Marshal(&t.out)
 	if err != nil {
@@ -58,20 +58,14 @@ func (f *foreign) Chat() []byte { return f.request }
 
 // translator reads one request; its first error stays.
 type translator struct {
+	chat.Strict
 	in  map[string]gjson.Result
 	out request
-	err error
 
 	level string // how hard to think, as the last system message that says so wants it
 }
 
-func (t *translator) fail(err error) {
-	if t.err == nil {
-		t.err = err
-	}
-}
-
-func (t *translator) refuse(param string) { t.fail(chat.Refuse(elsewhere, param)) }
+func (t *translator) refuse(param string) { t.Fail(chat.Refuse(elsewhere, param)) }
 
 // carried are the fields that are translated, ignored those that change no answer elsewhere.
 var (
@@ -103,22 +97,22 @@ func clearing(management gjson.Result) bool {
 }
 
 func (t *translator) limits() {
-	t.out.Model = t.text("model", t.in["model"])
+	t.out.Model = t.Text("model", t.in["model"])
 	if v, ok := t.in["max_tokens"]; ok {
 		if v.Type == gjson.Number && v.Raw == "0" {
-			t.fail(&chat.Unsupported{Param: "max_tokens", Message: elsewhere + " cannot be asked for no answer: `max_tokens` must be above 0."})
+			t.Refusef("max_tokens", "%s cannot be asked for no answer: `max_tokens` must be above 0.", elsewhere)
 		}
-		t.out.MaxTokens = t.number("max_tokens", v)
+		t.out.MaxTokens = t.Number("max_tokens", v)
 	}
 	if v, ok := t.in["stream"]; ok && v.Bool() {
 		t.out.Stream, t.out.StreamOptions = true, &streamOptions{IncludeUsage: true}
 	}
 	if v, ok := t.in["stop_sequences"]; ok {
-		t.each("stop_sequences", v, func(param string, s gjson.Result) { t.out.Stop = append(t.out.Stop, t.text(param, s)) })
+		t.Each("stop_sequences", v, func(param string, s gjson.Result) { t.out.Stop = append(t.out.Stop, t.Text(param, s)) })
 	}
 	for name, to := range map[string]*json.Number{"temperature": &t.out.Temperature, "top_p": &t.out.TopP, "top_k": &t.out.TopK} {
 		if v, ok := t.in[name]; ok {
-			*to = t.number(name, v)
+			*to = t.Number(name, v)
 		}
 	}
 }
@@ -133,7 +127,7 @@ func (t *translator) format() {
 		return
 	}
 	if f.Get("type").Str != "json_schema" || !f.Get("schema").IsObject() {
-		t.fail(chat.Invalid(param, "`%s` must have the type json_schema and a schema.", param))
+		t.Failf(param, "`%s` must have the type json_schema and a schema.", param)
 		return
 	}
 	t.out.ResponseFormat = &responseFormat{Type: "json_schema",
@@ -159,7 +153,7 @@ func (t *translator) effort() {
 	})
 	effort := config.Get("effort")
 	if effort.Type != gjson.Null {
-		t.level = cmp.Or(t.level, t.text("output_config.effort", effort))
+		t.level = cmp.Or(t.level, t.Text("output_config.effort", effort))
 	}
 	switch {
 	case thinking.Get("type").Str == "disabled":
@@ -187,7 +181,7 @@ const maxUser = 64
 
 func (t *translator) rest() {
 	if v := t.in["metadata"].Get("user_id"); v.Type != gjson.Null {
-		t.out.User = t.text("metadata.user_id", v)
+		t.out.User = t.Text("metadata.user_id", v)
 		if len(t.out.User) > maxUser { // a digest still tells users apart
 			sum := sha256.Sum256([]byte(t.out.User))
 			t.out.User = hex.EncodeToString(sum[:])
@@ -201,37 +195,10 @@ func (t *translator) rest() {
 	}
 }
 
-func (t *translator) each(param string, v gjson.Result, do func(param string, v gjson.Result)) {
-	if !v.IsArray() {
-		t.fail(chat.Invalid(param, "`%s` must be an array.", param))
-		return
-	}
-	i := 0
-	v.ForEach(func(_, element gjson.Result) bool {
-		do(param+"["+itoa(i)+"]", element)
-		i++
-		return t.err == nil
-	})
-}
-
-func (t *translator) text(param string, v gjson.Result) string {
-	if v.Type != gjson.String {
-		t.fail(chat.Invalid(param, "`%s` must be a string.", param))
-	}
-	return v.Str
-}
-
 // name is a text that may not be empty.
 func (t *translator) name(param string, v gjson.Result) string {
 	if v.Type != gjson.String || v.Str == "" {
-		t.fail(chat.Invalid(param, "`%s` must be a string that is not empty.", param))
+		t.Failf(param, "`%s` must be a string that is not empty.", param)
 	}
 	return v.Str
-}
-
-func (t *translator) number(param string, v gjson.Result) json.Number {
-	if v.Type != gjson.Number {
-		t.fail(chat.Invalid(param, "`%s` must be a number.", param))
-	}
-	return json.Number(v.Raw)
 }

@@ -16,7 +16,7 @@ func (t *translator) parts(param string, b gjson.Result) []part {
 	var parts []part
 	switch kind := b.Get("type"); kind.Str {
 	case "text":
-		parts = []part{textPart(t.text(param+".text", b.Get("text")))}
+		parts = []part{textPart(t.Text(param+".text", b.Get("text")))}
 	case "image":
 		parts = t.image(param, b.Get("source"))
 	case "document":
@@ -24,7 +24,7 @@ func (t *translator) parts(param string, b gjson.Result) []part {
 	case "search_result":
 		parts = t.searchResult(param, b)
 	case "tool_reference": // deferred tools are all shown
-		parts = []part{textPart(t.text(param+".tool_name", b.Get("tool_name")))}
+		parts = []part{textPart(t.Text(param+".tool_name", b.Get("tool_name")))}
 	case "thinking", "redacted_thinking", "fallback":
 	default:
 		t.refuse(param + ".type")
@@ -39,7 +39,7 @@ func (t *translator) image(param string, source gjson.Result) []part {
 	url := source.Get("url").Str
 	switch source.Get("type").Str {
 	case "base64":
-		url = "data:" + t.text(param+".source.media_type", source.Get("media_type")) + ";base64," + t.text(param+".source.data", source.Get("data"))
+		url = "data:" + t.Text(param+".source.media_type", source.Get("media_type")) + ";base64," + t.Text(param+".source.data", source.Get("data"))
 	case "url":
 		t.name(param+".source.url", source.Get("url"))
 	default:
@@ -58,16 +58,16 @@ func (t *translator) document(param string, b gjson.Result) []part {
 	}
 	switch kind := source.Get("type").Str; {
 	case kind == "text":
-		return append(parts, textPart(t.text(param+".source.data", source.Get("data"))))
+		return append(parts, textPart(t.Text(param+".source.data", source.Get("data"))))
 	case kind == "content" && source.Get("content").Type == gjson.String:
 		return append(parts, textPart(source.Get("content").Str))
 	case kind == "content":
-		t.each(param+".source.content", source.Get("content"), func(param string, inner gjson.Result) {
+		t.Each(param+".source.content", source.Get("content"), func(param string, inner gjson.Result) {
 			parts = append(parts, t.parts(param, inner)...)
 		})
 		return parts
 	case kind == "base64":
-		url := "data:" + t.text(param+".source.media_type", source.Get("media_type")) + ";base64," + t.text(param+".source.data", source.Get("data"))
+		url := "data:" + t.Text(param+".source.media_type", source.Get("media_type")) + ";base64," + t.Text(param+".source.data", source.Get("data"))
 		return []part{{Type: "file", File: &file{Name: cmp.Or(title, "document.pdf"), Data: url}}}
 	}
 	t.refuse(param + ".source.type")
@@ -78,8 +78,8 @@ func (t *translator) document(param string, b gjson.Result) []part {
 func (t *translator) searchResult(param string, b gjson.Result) []part {
 	t.uncited(param, b)
 	text := join(b.Get("title").Str, b.Get("source").Str)
-	t.each(param+".content", b.Get("content"), func(param string, inner gjson.Result) {
-		text = join(text, t.text(param+".text", inner.Get("text")))
+	t.Each(param+".content", b.Get("content"), func(param string, inner gjson.Result) {
+		text = join(text, t.Text(param+".text", inner.Get("text")))
 	})
 	return []part{textPart(text)}
 }

@@ -16,7 +16,7 @@ func (t *translator) tools() {
 	if !ok {
 		return
 	}
-	t.each("tools", v, func(param string, own gjson.Result) {
+	t.Each("tools", v, func(param string, own gjson.Result) {
 		switch kind := own.Get("type"); {
 		case kind.Type == gjson.Null, kind.Str == "custom":
 			t.out.Tools = append(t.out.Tools, t.function(param, own))
@@ -67,7 +67,7 @@ func (t *translator) choice() {
 	case choices[kind] != "":
 		t.out.ToolChoice = choices[kind]
 	default:
-		t.fail(chat.Invalid("tool_choice", "`tool_choice.type` must be auto, any, tool or none."))
+		t.Failf("tool_choice", "`tool_choice.type` must be auto, any, tool or none.")
 	}
 	if v.Get("disable_parallel_tool_use").Bool() {
 		single := false

@@ -23,7 +23,7 @@ func (t *translator) system() {
 	if v.Type == gjson.String {
 		parts = []part{textPart(v.Str)}
 	} else {
-		t.each("system", v, func(param string, b gjson.Result) {
+		t.Each("system", v, func(param string, b gjson.Result) {
 			if !strings.HasPrefix(b.Get("text").Str, billingLine) {
 				parts = append(parts, t.parts(param, b)...)
 			}
@@ -52,7 +52,7 @@ func (t *translator) conversation() {
 	v := t.in["messages"]
 	lastUser := lastOf(v, roleUser)
 	i := 0
-	t.each("messages", v, func(param string, m gjson.Result) {
+	t.Each("messages", v, func(param string, m gjson.Result) {
 		switch role := m.Get("role").Str; role {
 		case roleUser:
 			t.user(t.blocks(param, m))
@@ -61,7 +61,7 @@ func (t *translator) conversation() {
 		case roleSystem:
 			t.instruction(param, m, i < lastUser)
 		default:
-			t.fail(chat.Invalid(param+".role", "`%s.role` must be user, assistant or system.", param))
+			t.Failf(param+".role", "`%s.role` must be user, assistant or system.", param)
 		}
 		i++
 	})
@@ -94,7 +94,7 @@ func (t *translator) blocks(param string, m gjson.Result) (blocks []placed) {
 		text := gjson.ParseBytes(chat.Encode(map[string]string{"type": "text", "text": content.Str}))
 		return []placed{{text, param}}
 	}
-	t.each(param, content, func(param string, b gjson.Result) { blocks = append(blocks, placed{b, param}) })
+	t.Each(param, content, func(param string, b gjson.Result) { blocks = append(blocks, placed{b, param}) })
 	return blocks
 }
 
@@ -102,7 +102,7 @@ func (t *translator) blocks(param string, m gjson.Result) (blocks []placed) {
 // no longer shown when that is over.
 func (t *translator) instruction(param string, m gjson.Result, over bool) {
 	if effort := m.Get("output_config.effort"); effort.Type != gjson.Null {
-		t.level = t.text(param+".output_config.effort", effort)
+		t.level = t.Text(param+".output_config.effort", effort)
 	}
 	if m.Get("content").Type == gjson.Null || over && m.Get("clear_at").Str == "next_user_message" {
 		return
@@ -141,7 +141,7 @@ func (t *translator) result(b placed) (shown []part) {
 	case gjson.String:
 		texts = []string{content.Str}
 	default:
-		t.each(b.param+".content", content, func(param string, inner gjson.Result) {
+		t.Each(b.param+".content", content, func(param string, inner gjson.Result) {
 			for _, p := range t.parts(param, inner) {
 				if p.Type == "text" {
 					texts = append(texts, *p.Text)

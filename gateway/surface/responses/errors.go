@@ -1,8 +1,6 @@
 package responses
 
 import (
-	"fmt"
-
 	"github.com/tidwall/gjson"
 
 	"llm-gateway/domain"
@@ -16,11 +14,6 @@ const maxErrorWord = 64
 // and param may be "".
 func Error(_ int, kind, code, message, param string) []byte {
 	return (&chat.Failed{Message: message, Type: kind, Code: code, Param: param}).Body()
-}
-
-// refusalf is of a request that is well said and cannot be had.
-func refusalf(param, format string, args ...any) error {
-	return &chat.Unsupported{Param: param, Message: fmt.Sprintf(format, args...)}
 }
 
 // short is a foreign name as an error may show it.

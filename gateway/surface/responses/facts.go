@@ -1,9 +1,6 @@
 package responses
 
 import (
-	"strconv"
-	"strings"
-
 	"github.com/tidwall/gjson"
 
 	"llm-gateway/gateway/provider/chat"
@@ -39,8 +36,8 @@ func Facts(body []byte) (*chat.Facts, error) {
 
 // meter gathers the facts of one request; its first error stays.
 type meter struct {
+	chat.Strict
 	f         chat.Facts
-	err       error
 	toolCalls int64 // max_tool_calls; 0 = none named
 	runs      bool  // OpenAI may run tools, and ask the model again after each
 	compacts  bool  // OpenAI may shorten the conversation, by another call of the model
@@ -54,10 +51,10 @@ func measure(body []byte) (*meter, error) {
 		if v.Type != gjson.Null {
 			m.field(key.String(), v)
 		}
-		return m.err == nil
+		return m.Err == nil
 	})
 	m.settle()
-	return m, m.err
+	return m, m.Err
 }
 
 // settle bounds what the provider may do by itself. A stored prompt may have tools of its own, which the
@@ -99,13 +96,13 @@ func (m *meter) field(name string, v gjson.Result) {
 	f := &m.f
 	switch name {
 	case "model":
-		f.Model = m.text(name, v)
+		f.Model = m.TextOrNull(name, v)
 	case "stream":
-		f.Stream = m.boolean(name, v)
+		f.Stream = m.Bool(name, v)
 	case "max_output_tokens":
-		f.MaxOutput = m.count(name, v, maxAskedTokens)
+		f.MaxOutput = m.Count(name, v, 1, maxAskedTokens)
 	case "max_tool_calls":
-		m.toolCalls = m.count(name, v, maxToolCalls)
+		m.toolCalls = m.Count(name, v, 1, maxToolCalls)
 	case "input":
 		m.input(name, v)
 	case "tools":
@@ -114,11 +111,11 @@ func (m *meter) field(name string, v gjson.Result) {
 	case "text":
 		m.schema(v)
 	case "service_tier":
-		f.ServiceTier = tierOf(m.text(name, v))
+		f.ServiceTier = tierOf(m.TextOrNull(name, v))
 	case "user":
-		f.EndUser = m.text(name, v)
+		f.EndUser = m.TextOrNull(name, v)
 	case "safety_identifier":
-		if id := m.text(name, v); f.EndUser == "" {
+		if id := m.TextOrNull(name, v); f.EndUser == "" {
 			f.EndUser = id
 		}
 	default:
@@ -146,17 +143,17 @@ func (m *meter) special(name string, v gjson.Result) {
 	case "context_management":
 		m.compacts = m.compacts || v.Raw != "[]"
 	case "background":
-		if m.boolean(name, v) {
-			m.refusef(name, "`background` cannot be metered: the answer is fetched later, past this gateway.")
+		if m.Bool(name, v) {
+			m.Refusef(name, "`background` cannot be metered: the answer is fetched later, past this gateway.")
 		}
 	case "reasoning":
-		if mode := m.text("reasoning.mode", v.Get("mode")); mode != "" && mode != "standard" {
-			m.refusef("reasoning.mode", "`reasoning.mode` other than standard cannot be metered.")
+		if mode := m.TextOrNull("reasoning.mode", v.Get("mode")); mode != "" && mode != "standard" {
+			m.Refusef("reasoning.mode", "`reasoning.mode` other than standard cannot be metered.")
 		}
 	case "prompt_cache_options":
 		m.retention(name, v)
 	case "modalities", "audio", "prediction", "n":
-		m.refusef(name, "`%s` cannot be metered here: it is no parameter of the Responses API.", name)
+		m.Refusef(name, "`%s` cannot be metered here: it is no parameter of the Responses API.", name)
 	default:
 		m.other(name)
 	}
@@ -168,11 +165,9 @@ var meteredFields = []string{"model", "stream", "max_output_tokens", "max_tool_c
 	"modalities", "audio", "prediction", "n"}
 
 func (m *meter) other(name string) {
-	for _, metered := range meteredFields {
-		if strings.EqualFold(metered, name) {
-			m.failf(short(name), "Unknown field: did you mean `%s`?", metered)
-			return
-		}
+	if right := chat.Misspelt(name, meteredFields); right != "" {
+		m.Failf(short(name), "Unknown field: did you mean `%s`?", right)
+		return
 	}
 	if !plainFields[name] {
 		m.f.Opaque = true
@@ -188,44 +183,7 @@ func (m *meter) schema(v gjson.Result) {
 
 // retention refuses the caches that are kept longer than the price book knows of.
 func (m *meter) retention(param string, v gjson.Result) {
-	if ttl := m.text(param+".ttl", v.Get("ttl")); ttl != "" && ttl != "30m" {
-		m.refusef(param+".ttl", "`%s.ttl` other than 30m cannot be metered.", param)
+	if ttl := m.TextOrNull(param+".ttl", v.Get("ttl")); ttl != "" && ttl != "30m" {
+		m.Refusef(param+".ttl", "`%s.ttl` other than 30m cannot be metered.", param)
 	}
-}
-
-func (m *meter) failf(param, format string, args ...any) {
-	if m.err == nil {
-		m.err = chat.Invalid(param, format, args...)
-	}
-}
-
-// refusef is for what is well said and still cannot be had.
-func (m *meter) refusef(param, format string, args ...any) {
-	if m.err == nil {
-		m.err = refusalf(param, format, args...)
-	}
-}
-
-func (m *meter) text(param string, v gjson.Result) string {
-	if v.Type != gjson.String && v.Type != gjson.Null {
-		m.failf(param, "`%s` must be a string.", param)
-	}
-	return v.Str
-}
-
-func (m *meter) boolean(param string, v gjson.Result) bool {
-	if !v.IsBool() {
-		m.failf(param, "`%s` must be true or false.", param)
-	}
-	return v.Bool()
-}
-
-// count takes whole numbers from 1 to most, written as such: negative and huge ones turned other
-// gateways' charges into credits.
-func (m *meter) count(param string, v gjson.Result, most int64) int64 {
-	n, err := strconv.ParseInt(v.Raw, 10, 64)
-	if v.Type != gjson.Number || err != nil || n < 1 || n > most {
-		m.failf(param, "`%s` must be a whole number from 1 to %d.", param, most)
-	}
-	return n
 }

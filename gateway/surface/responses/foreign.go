@@ -2,7 +2,6 @@ package responses
 
 import (
 	"encoding/json"
-	"strconv"
 
 	"github.com/tidwall/gjson"
 
@@ -18,11 +17,11 @@ func Foreign(body []byte, id string, created int64) (chat.Foreign, error) {
 		if v.Type != gjson.Null {
 			t.field(key.String(), v)
 		}
-		return t.err == nil
+		return t.Err == nil
 	})
 	t.finish()
-	if t.err != nil {
-		return nil, t.err
+	if t.Err != nil {
+		return nil, t.Err
 	}
 	return &foreign{chat: chat.Encode(&t.out), sent: t.sent}, nil
 }
@@ -91,11 +90,11 @@ type textConfig struct {
 
 // translation is one request on its way; its first error stays.
 type translation struct {
+	chat.Strict
 	out   chatBody
 	sent  sent
 	turns conversation
 	user  string // `user`; where there is none, safety_identifier
-	err   error
 }
 
 // field reads one parameter that is not null.
@@ -103,9 +102,9 @@ func (t *translation) field(name string, v gjson.Result) {
 	out, sent, raw := &t.out, &t.sent, json.RawMessage(v.Raw)
 	switch name {
 	case "model":
-		out.Model = t.text(name, v)
+		out.Model = t.TextOrNull(name, v)
 	case "stream":
-		out.Stream = t.boolean(name, v)
+		out.Stream = t.Bool(name, v)
 	case "max_output_tokens":
 		out.MaxCompletionTokens, sent.maxOutput = t.number(name, v), raw
 	case "temperature":
@@ -116,7 +115,7 @@ func (t *translation) field(name string, v gjson.Result) {
 		t.topLogprobs(v)
 	case "instructions":
 		sent.instructions = raw
-		t.turns.instruct(t.text(name, v))
+		t.turns.instruct(t.TextOrNull(name, v))
 	case "input":
 		t.turns.input = v
 	case "tools":
@@ -125,7 +124,7 @@ func (t *translation) field(name string, v gjson.Result) {
 		sent.toolChoice = raw
 		t.toolChoice(v)
 	case "parallel_tool_calls":
-		t.boolean(name, v)
+		t.Bool(name, v)
 		out.ParallelToolCalls, sent.parallel = raw, raw
 	case "text":
 		t.format(v)
@@ -141,33 +140,33 @@ func (t *translation) rest(name string, v gjson.Result) {
 	raw := json.RawMessage(v.Raw)
 	switch name {
 	case "user":
-		t.user, t.sent.user = t.text(name, v), raw
+		t.user, t.sent.user = t.TextOrNull(name, v), raw
 	case "safety_identifier":
-		t.out.User, t.sent.safetyIdentifier = t.text(name, v), raw
+		t.out.User, t.sent.safetyIdentifier = t.TextOrNull(name, v), raw
 	case "service_tier":
-		t.out.ServiceTier, t.sent.serviceTier = t.text(name, v), raw
+		t.out.ServiceTier, t.sent.serviceTier = t.TextOrNull(name, v), raw
 	case "metadata":
-		t.object(name, v)
+		t.Object(name, v)
 		t.out.Metadata, t.sent.metadata = raw, raw
 	case "prompt_cache_key":
-		t.out.PromptCacheKey, t.sent.cacheKey = t.text(name, v), raw
+		t.out.PromptCacheKey, t.sent.cacheKey = t.TextOrNull(name, v), raw
 	case "max_tool_calls":
 		t.sent.maxToolCalls = t.number(name, v)
 	case "include":
 		t.include(name, v)
 	case "store", "prompt_cache_retention", "prompt_cache_options", "stream_options", "truncation":
 	case "background":
-		if t.boolean(name, v) {
-			t.refusef(name, "`background` cannot be had: nothing is stored for this model's provider.")
+		if t.Bool(name, v) {
+			t.Refusef(name, "`background` cannot be had: nothing is stored for this model's provider.")
 		}
 	case "previous_response_id", "conversation", "prompt":
-		t.refusef(name, "`%s` is known to OpenAI alone, and this model is another provider's: send all of the conversation in `input`.", name)
+		t.Refusef(name, "`%s` is known to OpenAI alone, and this model is another provider's: send all of the conversation in `input`.", name)
 	case "context_management":
 		if v.Raw != "[]" {
-			t.refusef(name, "`%s` is OpenAI's alone, and this model is another provider's.", name)
+			t.Refusef(name, "`%s` is OpenAI's alone, and this model is another provider's.", name)
 		}
 	default:
-		t.refusef(short(name), "`%s` is not carried to this model's provider.", short(name))
+		t.Refusef(short(name), "`%s` is not carried to this model's provider.", short(name))
 	}
 }
 
@@ -180,7 +179,7 @@ func (t *translation) finish() {
 		t.out.StreamOptions = &streamOptions{IncludeUsage: true}
 	}
 	if t.out.WebSearchOptions != nil && t.sent.maxToolCalls != nil {
-		t.refusef("max_tool_calls", "`max_tool_calls` cannot be carried beside a web search: this model's provider has a bound of its own.")
+		t.Refusef("max_tool_calls", "`max_tool_calls` cannot be carried beside a web search: this model's provider has a bound of its own.")
 	}
 	if len(t.sent.tools) == 0 { // some providers refuse even what is neutral then
 		t.out.ParallelToolCalls = nil
@@ -188,8 +187,8 @@ func (t *translation) finish() {
 			t.out.ToolChoice = nil
 		}
 	}
-	if t.err == nil {
-		t.out.Messages, t.err = t.turns.messages()
+	if t.Err == nil {
+		t.out.Messages, t.Err = t.turns.messages()
 	}
 }
 
@@ -204,86 +203,39 @@ func (t *translation) topLogprobs(v gjson.Result) {
 // include reads what the answer should have more of. Reasoning comes with what it needs to be sent back
 // anyway; what is about tools that other providers do not have is nothing to include.
 func (t *translation) include(param string, v gjson.Result) {
-	t.each(param, v, func(param string, what gjson.Result) {
+	t.Each(param, v, func(param string, what gjson.Result) {
 		switch what.Str {
 		case "message.output_text.logprobs":
 			t.out.Logprobs = true
 		case "reasoning.encrypted_content", "web_search_call.action.sources", "web_search_call.results", "file_search_call.results",
 			"message.input_image.image_url", "computer_call_output.output.image_url", "code_interpreter_call.outputs":
 		default:
-			t.refusef(param, "`%s` is not known here.", param)
+			t.Refusef(param, "`%s` is not known here.", param)
 		}
 	})
 }
 
 // reasoning reads how hard to think. Summaries come wherever the provider shows its reasoning.
 func (t *translation) reasoning(v gjson.Result) {
-	t.object("reasoning", v)
+	t.Object("reasoning", v)
 	v.ForEach(func(key, of gjson.Result) bool {
 		name := "reasoning." + short(key.Str)
 		switch {
 		case of.Type == gjson.Null:
 		case key.Str == "effort":
-			t.out.ReasoningEffort, t.sent.reasoning.Effort = t.text(name, of), json.RawMessage(of.Raw)
+			t.out.ReasoningEffort, t.sent.reasoning.Effort = t.TextOrNull(name, of), json.RawMessage(of.Raw)
 		case key.Str == "summary":
 			t.sent.reasoning.Summary = json.RawMessage(of.Raw)
 		case key.Str == "generate_summary", key.Str == "mode" && of.Str == "standard",
 			key.Str == "context" && (of.Str == "auto" || of.Str == "current_turn"):
 		default:
-			t.refusef(name, "`%s` is not carried to this model's provider.", name)
+			t.Refusef(name, "`%s` is not carried to this model's provider.", name)
 		}
-		return t.err == nil
+		return t.Err == nil
 	})
 }
 
-func (t *translation) refusef(param, format string, args ...any) {
-	if t.err == nil {
-		t.err = refusalf(param, format, args...)
-	}
-}
-
-func (t *translation) failf(param, format string, args ...any) {
-	if t.err == nil {
-		t.err = chat.Invalid(param, format, args...)
-	}
-}
-
-func (t *translation) text(param string, v gjson.Result) string {
-	if v.Type != gjson.String && v.Type != gjson.Null {
-		t.failf(param, "`%s` must be a string.", param)
-	}
-	return v.Str
-}
-
-func (t *translation) boolean(param string, v gjson.Result) bool {
-	if !v.IsBool() {
-		t.failf(param, "`%s` must be true or false.", param)
-	}
-	return v.Bool()
-}
-
+// number is a number as it was written.
 func (t *translation) number(param string, v gjson.Result) json.RawMessage {
-	if v.Type != gjson.Number {
-		t.failf(param, "`%s` must be a number.", param)
-	}
-	return json.RawMessage(v.Raw)
-}
-
-func (t *translation) object(param string, v gjson.Result) {
-	if !v.IsObject() {
-		t.failf(param, "`%s` must be an object.", param)
-	}
-}
-
-func (t *translation) each(param string, v gjson.Result, do func(param string, v gjson.Result)) {
-	if !v.IsArray() {
-		t.failf(param, "`%s` must be an array.", param)
-		return
-	}
-	i := 0
-	v.ForEach(func(_, element gjson.Result) bool {
-		do(param+"["+strconv.Itoa(i)+"]", element)
-		i++
-		return t.err == nil
-	})
+	return json.RawMessage(t.Number(param, v))
 }

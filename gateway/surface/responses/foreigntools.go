@@ -51,37 +51,37 @@ type location struct {
 
 // tools reads the tools that may be called: functions, and the search of the web.
 func (t *translation) tools(param string, v gjson.Result) {
-	t.each(param, v, func(param string, tool gjson.Result) {
-		t.object(param, tool)
+	t.Each(param, v, func(param string, tool gjson.Result) {
+		t.Object(param, tool)
 		switch kind := tool.Get("type").Str; {
 		case kind == "function":
 			t.function(param, tool)
 		case isWebSearch(kind):
 			t.search(param, tool)
 		case kind == "":
-			t.failf(param+".type", "`%s.type` is missing.", param)
+			t.Failf(param+".type", "`%s.type` is missing.", param)
 		default:
-			t.refusef(param+".type", "The tool `%.64s` is OpenAI's alone, and this model is another provider's.", kind)
+			t.Refusef(param+".type", "The tool `%.64s` is OpenAI's alone, and this model is another provider's.", kind)
 		}
 	})
 }
 
 func (t *translation) function(param string, v gjson.Result) {
-	own := chatTool{Type: "function", Function: function{Name: t.text(param+".name", v.Get("name")),
-		Description: t.text(param+".description", v.Get("description"))}}
+	own := chatTool{Type: "function", Function: function{Name: t.TextOrNull(param+".name", v.Get("name")),
+		Description: t.TextOrNull(param+".description", v.Get("description"))}}
 	if own.Function.Name == "" {
-		t.failf(param+".name", "`%s.name` is missing.", param)
+		t.Failf(param+".name", "`%s.name` is missing.", param)
 	}
 	if v.Get("defer_loading").Bool() || v.Get("async").Bool() {
-		t.refusef(param, "`%s` is to be loaded or to run in a way that is OpenAI's alone.", param)
+		t.Refusef(param, "`%s` is to be loaded or to run in a way that is OpenAI's alone.", param)
 	}
 	parameters := v.Get("parameters")
 	if parameters.Type != gjson.Null {
-		t.object(param+".parameters", parameters)
+		t.Object(param+".parameters", parameters)
 		own.Function.Parameters = json.RawMessage(parameters.Raw)
 	}
 	if strict := v.Get("strict"); strict.Type != gjson.Null {
-		is := t.boolean(param+".strict", strict)
+		is := t.Bool(param+".strict", strict)
 		own.Function.Strict = &is
 	}
 	own.CacheControl = rawOf(v.Get("cache_control"))
@@ -100,12 +100,12 @@ func rawOf(v gjson.Result) json.RawMessage {
 
 // search reads the tool that searches the web.
 func (t *translation) search(param string, v gjson.Result) {
-	own := &searchOptions{ContextSize: t.text(param+".search_context_size", v.Get("search_context_size"))}
+	own := &searchOptions{ContextSize: t.TextOrNull(param+".search_context_size", v.Get("search_context_size"))}
 	if live := v.Get("external_web_access"); live.Type == gjson.False {
-		t.refusef(param+".external_web_access", "`%s.external_web_access` cannot be turned off for this model.", param)
+		t.Refusef(param+".external_web_access", "`%s.external_web_access` cannot be turned off for this model.", param)
 	}
 	if v.Get("filters.allowed_domains.0").Exists() {
-		t.refusef(param+".filters", "`%s.filters` is not carried to this model's provider.", param)
+		t.Refusef(param+".filters", "`%s.filters` is not carried to this model's provider.", param)
 	}
 	if where := v.Get("user_location"); where.IsObject() {
 		l := location{City: where.Get("city").Str, Country: where.Get("country").Str, Region: where.Get("region").Str, Timezone: where.Get("timezone").Str}
@@ -146,20 +146,20 @@ func (t *translation) toolChoice(v gjson.Result) {
 	case kind == "function":
 		t.out.ToolChoice = t.chosen(param, v)
 	case kind == "allowed_tools":
-		own := allowedTools{Type: kind, Allowed: allowedList{Mode: t.text(param+".mode", v.Get("mode")), Tools: []chosen{}}}
-		t.each(param+".tools", v.Get("tools"), func(param string, tool gjson.Result) {
+		own := allowedTools{Type: kind, Allowed: allowedList{Mode: t.TextOrNull(param+".mode", v.Get("mode")), Tools: []chosen{}}}
+		t.Each(param+".tools", v.Get("tools"), func(param string, tool gjson.Result) {
 			own.Allowed.Tools = append(own.Allowed.Tools, t.chosen(param, tool))
 		})
 		t.out.ToolChoice = own
 	default:
-		t.refusef(param, "`%s` can be auto, none, required, a function or allowed_tools: other tools of OpenAI's cannot be demanded of this model.", param)
+		t.Refusef(param, "`%s` can be auto, none, required, a function or allowed_tools: other tools of OpenAI's cannot be demanded of this model.", param)
 	}
 }
 
 func (t *translation) chosen(param string, v gjson.Result) chosen {
-	name := t.text(param+".name", v.Get("name"))
+	name := t.TextOrNull(param+".name", v.Get("name"))
 	if v.Get("type").Str != "function" || name == "" {
-		t.refusef(param, "`%s` names no function.", param)
+		t.Refusef(param, "`%s` names no function.", param)
 	}
 	return chosen{Type: "function", Function: chosenName{name}}
 }
@@ -179,10 +179,10 @@ type jsonSchema struct {
 
 // format reads `text`: what form the answer is to have, and how long it should be.
 func (t *translation) format(v gjson.Result) {
-	t.object("text", v)
+	t.Object("text", v)
 	if length := v.Get("verbosity"); length.Type != gjson.Null {
 		t.sent.text.Verbosity = json.RawMessage(length.Raw)
-		if t.out.Verbosity = t.text("text.verbosity", length); t.out.Verbosity == "medium" {
+		if t.out.Verbosity = t.TextOrNull("text.verbosity", length); t.out.Verbosity == "medium" {
 			t.out.Verbosity = "" // the neutral value, which few providers know
 		}
 	}
@@ -196,14 +196,14 @@ func (t *translation) format(v gjson.Result) {
 	case "json_object":
 		t.out.ResponseFormat = map[string]string{"type": kind}
 	case "json_schema":
-		own := responseFormat{Type: kind, Schema: jsonSchema{Name: t.text("text.format.name", f.Get("name")),
-			Description: t.text("text.format.description", f.Get("description")), Schema: rawOf(f.Get("schema"))}}
+		own := responseFormat{Type: kind, Schema: jsonSchema{Name: t.TextOrNull("text.format.name", f.Get("name")),
+			Description: t.TextOrNull("text.format.description", f.Get("description")), Schema: rawOf(f.Get("schema"))}}
 		if strict := f.Get("strict"); strict.Type != gjson.Null {
-			is := t.boolean("text.format.strict", strict)
+			is := t.Bool("text.format.strict", strict)
 			own.Schema.Strict = &is
 		}
 		t.out.ResponseFormat = own
 	default:
-		t.failf("text.format.type", "`text.format.type` must be text, json_object or json_schema.")
+		t.Failf("text.format.type", "`text.format.type` must be text, json_object or json_schema.")
 	}
 }

@@ -8,10 +8,10 @@ func (m *meter) input(param string, v gjson.Result) {
 		return
 	}
 	if !v.IsArray() {
-		m.failf(param, "`%s` must be a string or an array of items.", param)
+		m.Failf(param, "`%s` must be a string or an array of items.", param)
 		return
 	}
-	m.each(param, v, m.item)
+	m.Objects(param, v, m.item)
 }
 
 // plainItems are items that stand in the body with all that the model sees of them.
@@ -65,7 +65,7 @@ func (m *meter) message(param string, v gjson.Result) {
 		default:
 			m.f.Opaque = m.f.Opaque || of.Type != gjson.Null
 		}
-		return m.err == nil
+		return m.Err == nil
 	})
 }
 
@@ -73,9 +73,9 @@ func (m *meter) content(param string, v gjson.Result) {
 	switch {
 	case v.Type == gjson.String || v.Type == gjson.Null:
 	case v.IsArray():
-		m.each(param, v, m.part)
+		m.Objects(param, v, m.part)
 	default:
-		m.failf(param, "`%s` must be a string or an array of parts.", param)
+		m.Failf(param, "`%s` must be a string or an array of parts.", param)
 	}
 }
 

@@ -1,7 +1,6 @@
 package responses
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -9,16 +8,16 @@ import (
 
 // toolList reads the tools that the model may call.
 func (m *meter) toolList(param string, v gjson.Result) {
-	m.each(param, v, func(param string, tool gjson.Result) {
-		if kind := m.text(param+".type", tool.Get("type")); kind != "namespace" {
+	m.Objects(param, v, func(param string, tool gjson.Result) {
+		if kind := m.TextOrNull(param+".type", tool.Get("type")); kind != "namespace" {
 			m.tool(param, kind, tool)
 			return
 		}
 		m.f.InputBytes += toolTokens
-		m.each(param+".tools", tool.Get("tools"), func(param string, tool gjson.Result) {
-			kind := m.text(param+".type", tool.Get("type"))
+		m.Objects(param+".tools", tool.Get("tools"), func(param string, tool gjson.Result) {
+			kind := m.TextOrNull(param+".type", tool.Get("type"))
 			if kind != "function" && kind != "custom" {
-				m.failf(param+".type", "A namespace holds functions and custom tools only.")
+				m.Failf(param+".type", "A namespace holds functions and custom tools only.")
 			}
 			m.tool(param, kind, tool)
 		})
@@ -36,13 +35,13 @@ func (m *meter) tool(param, kind string, tool gjson.Result) {
 		m.runs = m.runs || tool.Get("execution").Str != "client"
 		m.f.Opaque = true
 	case kind == "shell" && hosted(tool.Get("environment")):
-		m.refusef(param+".environment", "`%s.environment` cannot be metered: only a local shell, which the client runs, can.", param)
+		m.Refusef(param+".environment", "`%s.environment` cannot be metered: only a local shell, which the client runs, can.", param)
 	case kind == "local_shell", kind == "shell", kind == "apply_patch", kind == "computer_use_preview", kind == "computer":
 		m.f.Opaque = true
 	case kind == "":
-		m.failf(param+".type", "`%s.type` is missing.", param)
+		m.Failf(param+".type", "`%s.type` is missing.", param)
 	default:
-		m.refusef(param+".type", "The tool `%.64s` cannot be metered: it bills by what no usage tells.", kind)
+		m.Refusef(param+".type", "The tool `%.64s` cannot be metered: it bills by what no usage tells.", kind)
 	}
 }
 
@@ -54,23 +53,4 @@ func isWebSearch(kind string) bool {
 // hosted says whether a shell runs at OpenAI, in a container that is billed by itself.
 func hosted(environment gjson.Result) bool {
 	return environment.Type != gjson.Null && environment.Get("type").Str != "local"
-}
-
-// each calls do for the elements of an array, all of them objects.
-func (m *meter) each(param string, v gjson.Result, do func(param string, v gjson.Result)) {
-	if !v.IsArray() {
-		m.failf(param, "`%s` must be an array.", param)
-		return
-	}
-	i := 0
-	v.ForEach(func(_, element gjson.Result) bool {
-		at := fmt.Sprintf("%s[%d]", param, i)
-		if !element.IsObject() {
-			m.failf(at, "`%s` must be an object.", at)
-			return false
-		}
-		do(at, element)
-		i++
-		return m.err == nil
-	})
 }

@@ -45,7 +45,7 @@ func (c *conversation) parts(param string, v gjson.Result) (parts []part) {
 		return []part{{Type: "text", Text: &v.Str}}
 	}
 	if !v.IsArray() {
-		c.failf(param, "`%s` must be a string or an array of parts.", param)
+		c.Failf(param, "`%s` must be a string or an array of parts.", param)
 	}
 	for i, of := range v.Array() {
 		own := c.part(param+"["+strconv.Itoa(i)+"]", of)
@@ -60,7 +60,7 @@ func (c *conversation) part(param string, v gjson.Result) part {
 	case "input_text", "output_text":
 		text := v.Get("text")
 		if text.Type != gjson.String {
-			c.failf(param+".text", "`%s.text` must be a string.", param)
+			c.Failf(param+".text", "`%s.text` must be a string.", param)
 		}
 		return part{Type: "text", Text: &text.Str}
 	case "refusal":
@@ -69,23 +69,23 @@ func (c *conversation) part(param string, v gjson.Result) part {
 	case "input_image":
 		url := v.Get("image_url")
 		if url.Type != gjson.String || url.Str == "" {
-			c.failf(param+".image_url", "`%s.image_url` must be a link or a data: URL: files that OpenAI keeps are out of this model's reach.", param)
+			c.Failf(param+".image_url", "`%s.image_url` must be a link or a data: URL: files that OpenAI keeps are out of this model's reach.", param)
 		}
 		return part{Type: "image_url", ImageURL: &imageURL{URL: url.Str, Detail: v.Get("detail").Str}}
 	case "input_audio":
 		audio := v.Get("input_audio")
 		if !audio.IsObject() {
-			c.failf(param+".input_audio", "`%s.input_audio` must be an object.", param)
+			c.Failf(param+".input_audio", "`%s.input_audio` must be an object.", param)
 		}
 		return part{Type: kind, InputAudio: rawOf(audio)}
 	case "input_file":
 		data := v.Get("file_data")
 		if data.Type != gjson.String || data.Str == "" {
-			c.failf(param, "`%s` needs file_data: links, and files that OpenAI keeps, are out of this model's reach.", param)
+			c.Failf(param, "`%s` needs file_data: links, and files that OpenAI keeps, are out of this model's reach.", param)
 		}
 		return part{Type: "file", File: &file{FileName: v.Get("filename").Str, FileData: data.Str}}
 	default:
-		c.failf(param+".type", "`%s.type` is none that is known here.", param)
+		c.Failf(param+".type", "`%s.type` is none that is known here.", param)
 		return part{}
 	}
 }

@@ -25,11 +25,11 @@ type message struct {
 // conversation makes messages of items. What the model said, thought and called between two turns of the
 // others is one message: its items come apart, and reasoning may come after what it led to.
 type conversation struct {
+	chat.Strict
 	input gjson.Result
 	done  []message
 	open  *assistant
 	calls map[string]string // Google's signatures, by the ids of the calls
-	err   error
 }
 
 // assistant is the model's turn under way.
@@ -60,10 +60,10 @@ func (c *conversation) messages() ([]message, error) {
 		c.item("input["+strconv.Itoa(i)+"]", item)
 	}
 	c.close()
-	if c.err == nil && len(c.done) == 0 {
-		c.err = chat.Invalid("input", "`input` must hold at least one message.")
+	if len(c.done) == 0 {
+		c.Failf("input", "`input` must hold at least one message.")
 	}
-	return c.done, c.err
+	return c.done, c.Err
 }
 
 // signatures gathers the signatures of all calls: in a stream they come after the calls.
@@ -77,11 +77,11 @@ func (c *conversation) signatures(items []gjson.Result) {
 }
 
 func (c *conversation) item(param string, v gjson.Result) {
-	if c.err != nil {
+	if c.Err != nil {
 		return
 	}
 	if !v.IsObject() {
-		c.err = chat.Invalid(param, "`%s` must be an object.", param)
+		c.Failf(param, "`%s` must be an object.", param)
 		return
 	}
 	switch kind := kindOf(v); kind {
@@ -95,9 +95,9 @@ func (c *conversation) item(param string, v gjson.Result) {
 		c.reasoning(v)
 	case "web_search_call": // what was found is in what the model said of it
 	case "":
-		c.err = chat.Invalid(param+".type", "`%s.type` is missing.", param)
+		c.Failf(param+".type", "`%s.type` is missing.", param)
 	default:
-		c.err = refusalf(param, "Items of type `%.64s` are OpenAI's alone, and this model is another provider's.", kind)
+		c.Refusef(param, "Items of type `%.64s` are OpenAI's alone, and this model is another provider's.", kind)
 	}
 }
 
@@ -112,7 +112,7 @@ func (c *conversation) message(param string, v gjson.Result) {
 		c.close()
 		c.done = append(c.done, message{Role: role, Content: contentOf(parts), CacheControl: rawOf(v.Get("cache_control"))})
 	default:
-		c.failf(param+".role", "`%s.role` must be user, assistant, system or developer.", param)
+		c.Failf(param+".role", "`%s.role` must be user, assistant, system or developer.", param)
 	}
 }
 
@@ -138,7 +138,7 @@ func (c *conversation) close() {
 func (c *conversation) call(param string, v gjson.Result) {
 	id, name, arguments := v.Get("call_id").Str, v.Get("name").Str, v.Get("arguments")
 	if id == "" || name == "" || arguments.Type != gjson.String {
-		c.failf(param, "`%s` needs call_id, name, and arguments as a string.", param)
+		c.Failf(param, "`%s` needs call_id, name, and arguments as a string.", param)
 		return
 	}
 	call := chat.ReplyCall{ID: id, Type: "function", Function: chat.ReplyFunction{Name: name, Arguments: arguments.Str},
@@ -158,7 +158,7 @@ func signed(signature string) *chat.ExtraContent {
 func (c *conversation) result(param string, v gjson.Result) {
 	id := v.Get("call_id").Str
 	if id == "" {
-		c.failf(param+".call_id", "`%s.call_id` is missing.", param)
+		c.Failf(param+".call_id", "`%s.call_id` is missing.", param)
 	}
 	parts := c.parts(param+".output", v.Get("output"))
 	c.close()
@@ -180,10 +180,4 @@ func (c *conversation) reasoning(v gjson.Result) {
 		turn.ReasoningContent += part.Get("text").Str
 		return true
 	})
-}
-
-func (c *conversation) failf(param, format string, args ...any) {
-	if c.err == nil {
-		c.err = chat.Invalid(param, format, args...)
-	}
 }
