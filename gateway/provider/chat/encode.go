@@ -35,3 +35,19 @@ func RawObject(v gjson.Result) json.RawMessage {
 	}
 	return json.RawMessage(v.Raw)
 }
+
+// OneLine is an event's JSON without line breaks, which would end its frame: in JSON they stand between tokens
+// only. It is data itself where that has none; else a copy in *reused.
+func OneLine(data []byte, reused *[]byte) []byte {
+	if bytes.IndexByte(data, '\n') < 0 && bytes.IndexByte(data, '\r') < 0 {
+		return data
+	}
+	line := append((*reused)[:0], data...)
+	for i, c := range line {
+		if c == '\n' || c == '\r' {
+			line[i] = ' '
+		}
+	}
+	*reused = line
+	return line
+}

@@ -1,6 +1,13 @@
 package chat
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+
+	"github.com/tidwall/gjson"
+
+	"llm-gateway/domain"
+)
 
 // Unsupported refuses a request that a provider cannot be asked: a parameter that it has no equal of, or
 // a value that it does not take. Param is the place in OpenAI's request ("logit_bias",
@@ -50,4 +57,23 @@ func orNull(s string) *string {
 		return nil
 	}
 	return &s
+}
+
+// maxErrorWord bounds an error's type, code and param, in bytes.
+const maxErrorWord = 64
+
+// FailureIn reads the value of `error` that an answer of OpenAI's shape, or an event, has; nil if it tells of
+// none. Some servers give a number as its code, or nothing but words.
+func FailureIn(e gjson.Result) *Failed {
+	word := func(of string) string { return domain.CleanText(e.Get(of).String(), maxErrorWord) }
+	f := &Failed{Message: e.Get("message").Str, Type: word("type"), Code: word("code"), Param: word("param")}
+	switch {
+	case e.Type == gjson.String && e.Str != "":
+		f.Message = e.Str
+	case !e.IsObject():
+		return nil
+	}
+	f.Type = cmp.Or(f.Type, "server_error")
+	f.Message = cmp.Or(f.Message, "The provider reported an error.")
+	return f
 }

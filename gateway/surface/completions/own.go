@@ -55,7 +55,7 @@ func (x *own) Reader() chat.Reader { return &reader{of: x, echoes: map[int64]str
 // Answer reads a whole completion.
 func (x *own) Answer(native []byte) (*chat.Completion, error) {
 	v, ok := object(native)
-	if failed := failureOf(v); failed != nil {
+	if failed := chat.FailureIn(v.Get("error")); failed != nil {
 		return nil, failed
 	}
 	if !ok || !v.Get("choices").IsArray() {

@@ -34,7 +34,7 @@ func (r *reader) Event(data []byte, chunks []chat.Chunk) (_ []chat.Chunk, ended 
 	if !ok {
 		return chunks, false, errNoEvent
 	}
-	if failed := failureOf(v); failed != nil {
+	if failed := chat.FailureIn(v.Get("error")); failed != nil {
 		return chunks, false, failed
 	}
 	identify(&r.report, v)
@@ -51,7 +51,7 @@ func (r *reader) Event(data []byte, chunks []chat.Chunk) (_ []chat.Chunk, ended 
 	}
 	alone := usage.IsObject() && choices.IsArray() && !choices.Get("0").Exists()
 	r.final = r.final || alone
-	return append(chunks, chat.Chunk{Data: r.line(data), Text: r.text, UsageOnly: alone}), false, nil
+	return append(chunks, chat.Chunk{Data: chat.OneLine(data, &r.data), Text: r.text, UsageOnly: alone}), false, nil
 }
 
 func (r *reader) choice(choice gjson.Result) {
@@ -66,20 +66,6 @@ func (r *reader) choice(choice gjson.Result) {
 		said, r.echoes[i] = unechoed(said, echo)
 	}
 	r.text = append(r.text, said...)
-}
-
-// line is the event without line breaks, which would end its frame: in JSON they stand between tokens only.
-func (r *reader) line(data []byte) []byte {
-	if bytes.IndexByte(data, '\n') < 0 && bytes.IndexByte(data, '\r') < 0 {
-		return data
-	}
-	r.data = append(r.data[:0], data...)
-	for i, c := range r.data {
-		if c == '\n' || c == '\r' {
-			r.data[i] = ' '
-		}
-	}
-	return r.data
 }
 
 // End is called where there was no [DONE], with which every answer ends: it is not complete.

@@ -50,7 +50,7 @@ func (x own) Answer(native []byte) (*chat.Completion, error) {
 		return nil, errNoAnswer
 	}
 	v := gjson.ParseBytes(native)
-	if failed := failureOf(v.Get("error")); failed != nil {
+	if failed := chat.FailureIn(v.Get("error")); failed != nil {
 		return nil, failed
 	}
 	if !v.IsObject() || !v.Get("data").IsArray() {
@@ -63,28 +63,6 @@ func (x own) Answer(native []byte) (*chat.Completion, error) {
 
 func told(v gjson.Result, name string, limit int) string {
 	return domain.CleanText(v.Get(name).Str, limit)
-}
-
-// maxErrorWord bounds an error's type, code and param, in bytes.
-const maxErrorWord = 64
-
-// failureOf reads an error; nil if it is none. Some servers give a number as its code, or nothing but words.
-func failureOf(e gjson.Result) *chat.Failed {
-	word := func(of string) string { return domain.CleanText(e.Get(of).String(), maxErrorWord) }
-	f := &chat.Failed{Message: e.Get("message").Str, Type: word("type"), Code: word("code"), Param: word("param")}
-	switch {
-	case e.Type == gjson.String && e.Str != "":
-		f.Message = e.Str
-	case !e.IsObject():
-		return nil
-	}
-	if f.Type == "" {
-		f.Type = "server_error"
-	}
-	if f.Message == "" {
-		f.Message = "The provider reported an error."
-	}
-	return f
 }
 
 // usageOf reads a usage: prompt_tokens, or where a server leaves that out, total_tokens, which is the same.

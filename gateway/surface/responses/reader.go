@@ -1,7 +1,6 @@
 package responses
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 
@@ -51,7 +50,7 @@ func (r *reader) Event(data []byte, chunks []chat.Chunk) (_ []chat.Chunk, done b
 	if err != nil {
 		return chunks, false, err
 	}
-	return append(chunks, chat.Chunk{Data: r.line(data), Event: kind, Text: r.text, Last: done}), done, nil
+	return append(chunks, chat.Chunk{Data: chat.OneLine(data, &r.data), Event: kind, Text: r.text, Last: done}), done, nil
 }
 
 // other takes in what is not a piece of the output.
@@ -83,20 +82,6 @@ func (r *reader) last(kind string, response gjson.Result) (done bool, err error)
 		return false, failedOf(response.Get("error"))
 	}
 	return true, nil
-}
-
-// line is the event without line breaks, which would end its frame: in JSON they stand between tokens only.
-func (r *reader) line(data []byte) []byte {
-	if bytes.IndexByte(data, '\n') < 0 && bytes.IndexByte(data, '\r') < 0 {
-		return data
-	}
-	r.data = append(r.data[:0], data...)
-	for i, c := range r.data {
-		if c == '\n' || c == '\r' {
-			r.data[i] = ' '
-		}
-	}
-	return r.data
 }
 
 // End is called where there was no last event, with which every answer ends: it is not complete.
