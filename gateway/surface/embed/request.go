@@ -36,7 +36,7 @@ func GeminiToOpenAI(body []byte, model string, batch bool) ([]byte, error) {
 	}
 	for _, name := range o.Names {
 		if name != "requests" && name != "model" {
-			return nil, uncarried(name)
+			return nil, fields.Uncarried(name)
 		}
 	}
 	if err := o.Each("requests", out.add); err != nil {
@@ -63,7 +63,7 @@ func (r *openAIRequest) add(param string, v gjson.Result) error {
 		case "embedContentConfig":
 			size, err = configured(o.Place(name), o.Get(name))
 		default:
-			err = uncarried(o.Place(name))
+			err = fields.Uncarried(o.Place(name))
 		}
 		if err != nil {
 			return err
@@ -90,7 +90,7 @@ func configured(param string, v gjson.Result) (size int64, err error) {
 		case "outputDimensionality":
 			size, err = o.Count(name, maxDimensions)
 		default:
-			err = uncarried(o.Place(name))
+			err = fields.Uncarried(o.Place(name))
 		}
 		if err != nil {
 			return 0, err
@@ -101,30 +101,8 @@ func configured(param string, v gjson.Result) (size int64, err error) {
 
 // textOf is the text of a content: that of its parts, as Google too makes one vector of them.
 func textOf(param string, v gjson.Result) (string, error) {
-	o, err := fields.Read(param, v)
-	if err != nil {
-		return "", err
-	}
-	var text strings.Builder
-	err = o.Each("parts", func(param string, v gjson.Result) error {
-		p, err := fields.Read(param, v)
-		if err != nil {
-			return err
-		}
-		for _, name := range p.Names {
-			if name != "text" {
-				return uncarried(p.Place(name))
-			}
-		}
-		piece, err := p.Text("text")
-		text.WriteString(piece)
-		return err
-	})
-	return text.String(), err
-}
-
-func uncarried(param string) error {
-	return &chat.Unsupported{Param: param, Message: "`" + param + "` can be asked of Google's models only."}
+	texts, err := fields.Texts(param, v)
+	return strings.Join(texts, ""), err
 }
 
 // geminiRequest is a batchEmbedContents request.

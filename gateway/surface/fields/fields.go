@@ -140,6 +140,34 @@ func (o *Object) Each(name string, do func(param string, v gjson.Result) error) 
 	return s.Err
 }
 
+// Uncarried refuses what only Google's own models can be asked.
+func Uncarried(param string) error {
+	return &chat.Unsupported{Param: param, Message: "`" + param + "` can be asked of Google's models only."}
+}
+
+// Texts are the texts of a content's parts, which may have nothing else to be carried elsewhere.
+func Texts(param string, content gjson.Result) (texts []string, err error) {
+	o, err := Read(param, content)
+	if err != nil {
+		return nil, err
+	}
+	err = o.Each("parts", func(param string, v gjson.Result) error {
+		p, err := Read(param, v)
+		if err != nil {
+			return err
+		}
+		for _, name := range p.Names {
+			if name != "text" {
+				return Uncarried(p.Place(name))
+			}
+		}
+		text, err := p.Text("text")
+		texts = append(texts, text)
+		return err
+	})
+	return texts, err
+}
+
 // maxName bounds what of a client's own name stands in a refusal, in bytes.
 const maxName = 100
 

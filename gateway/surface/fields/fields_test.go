@@ -91,6 +91,27 @@ func TestValues(t *testing.T) {
 	}
 }
 
+func TestTexts(t *testing.T) {
+	for body, want := range map[string]string{ // the texts, or the place that is refused
+		`{"role":"user","parts":[{"text":"a"},{"text":""},{"text":"b"}]}`: "a||b",
+		`{"parts":{"text":"a"}}`:               "a",
+		`{}`:                                   "",
+		`{"parts":[{"text":1}]}`:               "! p.parts[0].text",
+		`{"parts":[{"text":"a","thought":1}]}`: "! p.parts[0].thought",
+		`{"parts":["a"]}`:                      "! p.parts[0]",
+		`"a"`:                                  "! p",
+	} {
+		texts, err := Texts("p", gjson.Parse(body))
+		got := strings.Join(texts, "|")
+		if refusal := new(chat.Unsupported); errors.As(err, &refusal) {
+			got = "! " + refusal.Param
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", body, got, want)
+		}
+	}
+}
+
 func second[T any](_ T, err error) error { return err }
 
 // FuzzRead: what is read is in the object, under a canonical name, once.

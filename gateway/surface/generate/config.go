@@ -52,7 +52,7 @@ func (b *builder) setting(c *fields.Object, name string) (err error) {
 		b.detail, err = detailOf(c.Place(name), c.Get(name))
 	case "responseMimeType", "responseSchema", "responseJsonSchema", "_responseJsonSchema": // in format
 	default:
-		err = uncarried(c.Place(name))
+		err = fields.Uncarried(c.Place(name))
 	}
 	return err
 }
@@ -109,7 +109,7 @@ func (b *builder) modalities(c *fields.Object) error {
 			kinds = append(kinds, kind)
 		case "modality_unspecified":
 		default:
-			return uncarried(param)
+			return fields.Uncarried(param)
 		}
 		return nil
 	})
@@ -142,7 +142,7 @@ func (b *builder) thinking(param string, v gjson.Result) error {
 		case "thinkingBudget":
 			err = b.budget(&o)
 		default:
-			err = uncarried(o.Place(name))
+			err = fields.Uncarried(o.Place(name))
 		}
 		if err != nil {
 			return err
@@ -198,7 +198,7 @@ func (b *builder) format(c *fields.Object) error {
 	case err != nil:
 		return err
 	case mime != "" && mime != "application/json" && (mime != "text/plain" || schema != nil):
-		return uncarried(c.Place("responseMimeType"))
+		return fields.Uncarried(c.Place("responseMimeType"))
 	case schema != nil:
 		b.out.ResponseFormat = &responseFormat{Type: "json_schema", JSONSchema: &jsonSchema{Name: schemaName, Schema: schema}}
 	case mime == "application/json":

@@ -54,7 +54,7 @@ func (c *conversation) add(param string, v gjson.Result) error {
 	}
 	for _, name := range o.Names {
 		if name != "role" && name != "parts" {
-			return uncarried(o.Place(name))
+			return fields.Uncarried(o.Place(name))
 		}
 	}
 	role, err := o.Text("role")
@@ -117,7 +117,7 @@ func (c *conversation) modelPart(param string, v gjson.Result) error {
 		switch name {
 		case "text", "thought", "thoughtSignature", "functionCall", "executableCode", "codeExecutionResult":
 		default:
-			return uncarried(p.Place(name))
+			return fields.Uncarried(p.Place(name))
 		}
 	}
 	thought, err := p.Bool("thought")
@@ -177,7 +177,7 @@ func (c *conversation) call(p *fields.Object, signature string) error {
 	}
 	for _, name := range o.Names {
 		if name != "id" && name != "name" && name != "args" && (name != "willContinue" || o.Get(name).Bool()) {
-			return uncarried(o.Place(name))
+			return fields.Uncarried(o.Place(name))
 		}
 	}
 	id, err := o.Text("id")

@@ -6,11 +6,6 @@ import (
 	"llm-gateway/gateway/provider/chat"
 )
 
-// uncarried refuses what only Google's own models can be asked.
-func uncarried(param string) error {
-	return &chat.Unsupported{Param: param, Message: "`" + param + "` can be asked of Google's models only."}
-}
-
 // statuses are Google's words for HTTP's codes. It has none for money that is used up: like a quota.
 var statuses = map[int]string{
 	http.StatusBadRequest: "INVALID_ARGUMENT", http.StatusRequestEntityTooLarge: "INVALID_ARGUMENT",

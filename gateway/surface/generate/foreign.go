@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -85,7 +86,7 @@ func (b *builder) request(o *fields.Object) error {
 		case "model", "contents", "systemInstruction", "tools", "toolConfig", "generationConfig", "serviceTier":
 		case "safetySettings", "labels", "store": // Google's own filters, and what changes no answer
 		default:
-			return uncarried(o.Place(name))
+			return fields.Uncarried(o.Place(name))
 		}
 	}
 	for _, step := range []func(*fields.Object) error{b.config, b.system, b.contents, b.tools, b.toolConfig, b.tier} {
@@ -118,31 +119,12 @@ func (b *builder) system(o *fields.Object) error {
 	if !o.Has("systemInstruction") {
 		return nil
 	}
-	c, err := fields.Read(o.Place("systemInstruction"), o.Get("systemInstruction"))
-	if err != nil {
-		return err
-	}
-	var text strings.Builder
-	err = c.Each("parts", func(param string, v gjson.Result) error {
-		p, err := fields.Read(param, v)
-		if err != nil {
-			return err
-		}
-		for _, name := range p.Names {
-			if name != "text" {
-				return uncarried(p.Place(name))
-			}
-		}
-		piece, err := p.Text("text")
-		if text.Len() > 0 && piece != "" {
-			text.WriteByte('\n')
-		}
-		text.WriteString(piece)
-		return err
-	})
-	if err == nil && text.Len() > 0 {
-		b.say(text.String())
-		b.out.Messages = append(b.out.Messages, message{Role: chat.RoleSystem, Content: text.String()})
+	texts, err := fields.Texts(o.Place("systemInstruction"), o.Get("systemInstruction"))
+	texts = slices.DeleteFunc(texts, func(s string) bool { return s == "" })
+	if err == nil && len(texts) > 0 {
+		text := strings.Join(texts, "\n")
+		b.say(text)
+		b.out.Messages = append(b.out.Messages, message{Role: chat.RoleSystem, Content: text})
 	}
 	return err
 }

@@ -28,7 +28,7 @@ func (b *builder) userPart(p *fields.Object) (parts []part, err error) {
 		case "mediaResolution", "thought", "thoughtSignature": // of the part beside it; a user has no thoughts
 			continue
 		default:
-			err = uncarried(p.Place(name))
+			err = fields.Uncarried(p.Place(name))
 		}
 		if err != nil {
 			return nil, err
@@ -103,7 +103,7 @@ func (b *builder) link(p *fields.Object) (part, error) {
 	}
 	image := mime == "" || strings.HasPrefix(strings.ToLower(mime), "image/")
 	if !image || !strings.HasPrefix(uri, "https://") || strings.HasPrefix(uri, "https://generativelanguage.googleapis.com/") {
-		return part{}, uncarried(o.Param)
+		return part{}, fields.Uncarried(o.Param)
 	}
 	detail, err := b.resolution(p)
 	return part{Type: "image_url", ImageURL: &imageURL{URL: uri, Detail: detail}}, err
@@ -131,14 +131,14 @@ func detailOf(param string, v gjson.Result) (string, error) {
 	case "HIGH", "ULTRA_HIGH":
 		return "high", nil
 	}
-	return "", uncarried(param)
+	return "", fields.Uncarried(param)
 }
 
 // result takes in a function's result.
 func (c *conversation) result(p *fields.Object) error {
 	for _, name := range p.Names {
 		if name != "functionResponse" && name != "thoughtSignature" {
-			return uncarried(p.Place(name))
+			return fields.Uncarried(p.Place(name))
 		}
 	}
 	o, err := fields.Read(p.Place("functionResponse"), p.Get("functionResponse"))
@@ -150,7 +150,7 @@ func (c *conversation) result(p *fields.Object) error {
 		case "id", "name", "response", "parts", "scheduling":
 		default:
 			if name != "willContinue" || o.Get(name).Bool() {
-				return uncarried(o.Place(name))
+				return fields.Uncarried(o.Place(name))
 			}
 		}
 	}

@@ -24,10 +24,10 @@ func (b *builder) tools(o *fields.Object) error {
 			case "googleSearch", "googleSearchRetrieval":
 				b.out.WebSearch = &struct{}{}
 				if v := t.Get(name); !v.IsObject() || len(v.Map()) > 0 { // settings of the search would be lost
-					err = uncarried(t.Place(name))
+					err = fields.Uncarried(t.Place(name))
 				}
 			default:
-				err = uncarried(t.Place(name))
+				err = fields.Uncarried(t.Place(name))
 			}
 			if err != nil {
 				return err
@@ -48,7 +48,7 @@ func (b *builder) declaration(param string, v gjson.Result) error {
 		case "name", "description", "parameters", "parametersJsonSchema", "response", "responseJsonSchema":
 		default:
 			if word := o.Get(name).Str; name != "behavior" || word != "BLOCKING" && word != "UNSPECIFIED" {
-				return uncarried(o.Place(name))
+				return fields.Uncarried(o.Place(name))
 			}
 		}
 	}
@@ -106,7 +106,7 @@ func (b *builder) toolConfig(o *fields.Object) error {
 			}
 		case "includeServerSideToolInvocations":
 		default:
-			return uncarried(c.Place(name))
+			return fields.Uncarried(c.Place(name))
 		}
 	}
 	return nil
@@ -119,7 +119,7 @@ func (b *builder) calling(param string, v gjson.Result) error {
 	}
 	for _, name := range o.Names {
 		if name != "mode" && name != "allowedFunctionNames" && name != "streamFunctionCallArguments" {
-			return uncarried(o.Place(name))
+			return fields.Uncarried(o.Place(name))
 		}
 	}
 	mode, err := o.Text("mode")
