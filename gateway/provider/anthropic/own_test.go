@@ -4,9 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -14,6 +11,7 @@ import (
 
 	"llm-gateway/domain"
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 )
 
 func ownOf(t testing.TB, body string) chat.Exchange {
@@ -51,70 +49,30 @@ func TestOwnBody(t *testing.T) {
 	}
 }
 
-// ownRecording is one recorded answer.
-type ownRecording struct {
-	name   string
-	status int64
-	stream bool
-	body   string
-	expect gjson.Result
-}
-
-// ownRecordings are all recorded answers of Anthropic's; the test is skipped where they are absent.
-func ownRecordings(t *testing.T) (all []ownRecording) {
-	t.Helper()
-	const dir = "../../../../shared/replay/recordings"
-	index, err := os.ReadFile(filepath.Join(dir, "index.json"))
-	if err != nil {
-		t.Skip("the recordings of ../shared are absent: ", err)
-	}
-	for _, r := range gjson.ParseBytes(index).Array() {
-		if r.Get("endpoint").Str != "messages" {
-			continue
-		}
-		file, err := os.ReadFile(filepath.Join(dir, r.Get("id").Str+".json"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, s := range r.Get("steps").Array() {
-			body := gjson.GetBytes(file, "steps."+strconv.Itoa(i)+".response.body").Str
-			all = append(all, ownRecording{r.Get("id").Str + "/" + strconv.Itoa(i), s.Get("status").Int(), s.Get("stream").Bool(), body, s.Get("expect")})
-		}
-	}
-	if len(all) < 35 {
-		t.Errorf("only %d recorded answers", len(all))
-	}
-	return all
-}
-
-// ownEvents are the names and the data of a stream's events.
-func ownEvents(body string) (names, events []string) {
+// namesOf are the names of a stream's events.
+func namesOf(body string) (names []string) {
 	for line := range strings.Lines(body) {
-		line = strings.TrimRight(line, "\r\n")
 		if name, ok := strings.CutPrefix(line, "event: "); ok {
-			names = append(names, name)
-		}
-		if data, ok := strings.CutPrefix(line, "data: "); ok {
-			events = append(events, data)
+			names = append(names, strings.TrimRight(name, "\r\n"))
 		}
 	}
-	return names, events
+	return names
 }
 
 func TestOwnRecordings(t *testing.T) {
-	for _, r := range ownRecordings(t) {
+	for _, r := range chattest.Recorded(t, "messages", 35) {
 		switch {
-		case r.status != 200:
+		case !r.OK():
 			var failed *chat.Failed
-			if _, err := ownOf(t, `{"model":"m"}`).Answer([]byte(r.body)); !errors.As(err, &failed) {
-				t.Errorf("%s: %v", r.name, err)
+			if _, err := ownOf(t, `{"model":"m"}`).Answer([]byte(r.Body)); !errors.As(err, &failed) {
+				t.Errorf("%s: %v", r.Name, err)
 			}
-		case r.stream:
+		case r.Stream:
 			checkOwnStream(t, r)
 		default:
-			got, err := ownOf(t, `{"model":"m"}`).Answer([]byte(r.body))
-			if err != nil || string(got.Body) != r.body {
-				t.Errorf("%s: %v", r.name, err)
+			got, err := ownOf(t, `{"model":"m"}`).Answer([]byte(r.Body))
+			if err != nil || string(got.Body) != r.Body {
+				t.Errorf("%s: %v", r.Name, err)
 				continue
 			}
 			checkOwn(t, r, got.Report, got.Text())
@@ -122,22 +80,22 @@ func TestOwnRecordings(t *testing.T) {
 	}
 }
 
-func checkOwnStream(t *testing.T, r ownRecording) {
+func checkOwnStream(t *testing.T, r chattest.Step) {
 	t.Helper()
-	names, events := ownEvents(r.body)
+	names, events := namesOf(r.Body), r.Events()
 	reader, text := ownOf(t, `{"model":"m"}`).Reader(), ""
 	for i, event := range events {
 		data := []byte(event)
 		chunks, done, err := reader.Event(data, nil)
 		if err != nil || len(chunks) != 1 || done != (i == len(events)-1) {
-			t.Fatalf("%s, event %d: %d chunks, %v, %v", r.name, i, len(chunks), done, err)
+			t.Fatalf("%s, event %d: %d chunks, %v, %v", r.Name, i, len(chunks), done, err)
 		}
 		for j := range data {
 			data[j] = 'x' // it must not be kept
 		}
 		c := chunks[0]
 		if string(c.Data) != event || c.Event != names[i] || c.Last != done || c.UsageOnly {
-			t.Errorf("%s: %s became %s %v %s", r.name, event, c.Event, c.Last, c.Data)
+			t.Errorf("%s: %s became %s %v %s", r.Name, event, c.Event, c.Last, c.Data)
 		}
 		text += string(c.Text)
 	}
@@ -145,11 +103,11 @@ func checkOwnStream(t *testing.T, r ownRecording) {
 }
 
 // checkOwn holds what was read against what the recording is known to mean.
-func checkOwn(t *testing.T, r ownRecording, got chat.Report, text string) {
+func checkOwn(t *testing.T, r chattest.Step, got chat.Report, text string) {
 	t.Helper()
-	use := r.expect.Get("usage")
-	if got.Model != r.expect.Get("model").Str || got.FinishReason != r.expect.Get("finish_reason").Str || got.UpstreamID == "" || got.Partial || got.Usage == nil {
-		t.Errorf("%s: %+v, want %s", r.name, got, r.expect.Raw)
+	use := r.Expect.Get("usage")
+	if got.Model != r.Expect.Get("model").Str || got.FinishReason != r.Expect.Get("finish_reason").Str || got.UpstreamID == "" || got.Partial || got.Usage == nil {
+		t.Errorf("%s: %+v, want %s", r.Name, got, r.Expect.Raw)
 		return
 	}
 	u := *got.Usage
@@ -158,33 +116,33 @@ func checkOwn(t *testing.T, r ownRecording, got chat.Report, text string) {
 	}
 	if u.Input != use.Get("prompt_tokens").Int() || u.Output != use.Get("completion_tokens").Int() || u.CachedInput != use.Get("cached_tokens").Int() ||
 		u.WebSearch != use.Get("web_search_requests").Int() || u.CacheWrite5m+u.CacheWrite1h != use.Get("cache_write_tokens").Int() {
-		t.Errorf("%s: %+v, want %s", r.name, u, use.Raw)
+		t.Errorf("%s: %+v, want %s", r.Name, u, use.Raw)
 	}
-	for word := range strings.FieldsSeq(r.expect.Get("text").Str) {
+	for word := range strings.FieldsSeq(r.Expect.Get("text").Str) {
 		if !strings.Contains(text, word) {
-			t.Errorf("%s: %q is not in %q", r.name, word, text)
+			t.Errorf("%s: %q is not in %q", r.Name, word, text)
 		}
 	}
-	for _, call := range r.expect.Get("tool_calls").Array() {
+	for _, call := range r.Expect.Get("tool_calls").Array() {
 		if !strings.Contains(text, call.Get("name").Str) {
-			t.Errorf("%s: no call of %s in %q", r.name, call.Get("name").Str, text)
+			t.Errorf("%s: no call of %s in %q", r.Name, call.Get("name").Str, text)
 		}
 	}
 }
 
 // TestOwnPrefixes: a stream that was cut is not complete, and what had been counted by then is told.
 func TestOwnPrefixes(t *testing.T) {
-	for _, r := range ownRecordings(t) {
-		if !r.stream {
+	for _, r := range chattest.Recorded(t, "messages", 35) {
+		if !r.Stream {
 			continue
 		}
-		_, events := ownEvents(r.body)
+		events := r.Events()
 		for n := range events {
 			reader := ownOf(t, `{"model":"m"}`).Reader()
 			counted := false
 			for _, event := range events[:n] {
 				if _, done, err := reader.Event([]byte(event), nil); done || err != nil {
-					t.Fatalf("%s: %v, %v", r.name, done, err)
+					t.Fatalf("%s: %v, %v", r.Name, done, err)
 				}
 				switch gjson.Get(event, "type").Str {
 				case "message_start":
@@ -194,10 +152,10 @@ func TestOwnPrefixes(t *testing.T) {
 				}
 			}
 			if chunks, complete := reader.End(nil); complete || len(chunks) > 0 {
-				t.Errorf("%s: %d events are complete", r.name, n)
+				t.Errorf("%s: %d events are complete", r.Name, n)
 			}
 			if report := reader.Report(); report.Partial == counted || n > 0 && (report.Usage == nil || report.Model == "") {
-				t.Errorf("%s: after %d events: %+v", r.name, n, report)
+				t.Errorf("%s: after %d events: %+v", r.Name, n, report)
 			}
 		}
 	}

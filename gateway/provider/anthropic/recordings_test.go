@@ -3,8 +3,6 @@ package anthropic
 import (
 	"encoding/json"
 	"errors"
-	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -13,58 +11,8 @@ import (
 	"github.com/tidwall/gjson"
 
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 )
-
-// recordingsDir holds recorded traffic of real providers; it is beside the project, not in it.
-const recordingsDir = "../../../../shared/replay/recordings"
-
-// recorded is one answer of a recording.
-type recorded struct {
-	name   string
-	status int64
-	stream bool
-	body   string
-	expect gjson.Result
-}
-
-// recordings are all recorded answers of Anthropic's; the test is skipped where they are absent.
-func recordings(t *testing.T) (all []recorded) {
-	t.Helper()
-	index, err := os.ReadFile(filepath.Join(recordingsDir, "index.json"))
-	if err != nil {
-		t.Skip("the recordings of ../shared are absent: ", err)
-	}
-	for _, r := range gjson.ParseBytes(index).Array() {
-		if r.Get("provider").Str != "anthropic" || r.Get("endpoint").Str != "messages" {
-			continue
-		}
-		file, err := os.ReadFile(filepath.Join(recordingsDir, r.Get("id").Str+".json"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		steps := gjson.GetBytes(file, "steps").Array()
-		for i, expected := range r.Get("steps").Array() {
-			body := steps[i].Get("response.body")
-			text := body.Str
-			if body.Type != gjson.String {
-				text = body.Raw
-			}
-			all = append(all, recorded{r.Get("id").Str + "/" + string(rune('0'+i)), expected.Get("status").Int(),
-				expected.Get("stream").Bool(), text, expected.Get("expect")})
-		}
-	}
-	return all
-}
-
-// eventsOf are the data of a stream's events.
-func eventsOf(body string) (events []string) {
-	for line := range strings.Lines(body) {
-		if data, ok := strings.CutPrefix(line, "data:"); ok {
-			events = append(events, strings.TrimRight(strings.TrimPrefix(data, " "), "\r\n"))
-		}
-	}
-	return events
-}
 
 func translated(t *testing.T, request string) chat.Exchange {
 	t.Helper()
@@ -233,33 +181,33 @@ func check(t *testing.T, name string, message gjson.Result, finish string, usage
 func TestRecordings(t *testing.T) {
 	n := map[bool]int{}
 	x := translated(t, anyRequest)
-	for _, r := range recordings(t) {
-		n[r.stream]++
+	for _, r := range chattest.Recorded(t, "messages", 35) {
+		n[r.Stream]++
 		switch {
-		case r.status != 200:
+		case !r.OK():
 			var failed *chat.Failed
-			if _, err := x.Answer([]byte(r.body)); !errors.As(err, &failed) || failed.Message == "" || ErrorOf([]byte(r.body)) == nil {
-				t.Errorf("%s: %v, want an error of the provider's", r.name, err)
+			if _, err := x.Answer([]byte(r.Body)); !errors.As(err, &failed) || failed.Message == "" || ErrorOf([]byte(r.Body)) == nil {
+				t.Errorf("%s: %v, want an error of the provider's", r.Name, err)
 			}
-		case r.stream:
-			c := read(t, x, eventsOf(r.body))
+		case r.Stream:
+			c := read(t, x, r.Events())
 			if c.err != nil || !c.done {
-				t.Errorf("%s: %v", r.name, c.err)
+				t.Errorf("%s: %v", r.Name, c.err)
 			}
-			check(t, r.name, c.result(), c.finish, c.usage, r.expect)
+			check(t, r.Name, c.result(), c.finish, c.usage, r.Expect)
 			checkReport(t, r, c.report)
-			checkText(t, r.name, c)
+			checkText(t, r.Name, c)
 		default:
-			whole, err := x.Answer([]byte(r.body))
+			whole, err := x.Answer([]byte(r.Body))
 			if err != nil {
-				t.Errorf("%s: %v", r.name, err)
+				t.Errorf("%s: %v", r.Name, err)
 				continue
 			}
 			a := gjson.ParseBytes(whole.Body)
-			check(t, r.name, a.Get("choices.0.message"), a.Get("choices.0.finish_reason").Str, a.Get("usage"), r.expect)
+			check(t, r.Name, a.Get("choices.0.message"), a.Get("choices.0.finish_reason").Str, a.Get("usage"), r.Expect)
 			checkReport(t, r, whole.Report)
-			if a.Get("model").Str != r.expect.Get("model").Str || a.Get("object").Str != chat.ObjectCompletion {
-				t.Errorf("%s: %s", r.name, whole.Body)
+			if a.Get("model").Str != r.Expect.Get("model").Str || a.Get("object").Str != chat.ObjectCompletion {
+				t.Errorf("%s: %s", r.Name, whole.Body)
 			}
 		}
 	}
@@ -269,27 +217,27 @@ func TestRecordings(t *testing.T) {
 }
 
 // checkReport holds the report against the recording. One recording was served by two models.
-func checkReport(t *testing.T, r recorded, report chat.Report) {
+func checkReport(t *testing.T, r chattest.Step, report chat.Report) {
 	t.Helper()
-	u := r.expect.Get("usage")
+	u := r.Expect.Get("usage")
 	input, output := u.Get("prompt_tokens").Int(), u.Get("completion_tokens").Int()
-	if strings.HasPrefix(r.name, "vx-an-fallback-iter") {
+	if strings.HasPrefix(r.Name, "vx-an-fallback-iter") {
 		input += 408
 		if len(report.Iterations) != 2 || report.Iterations[1].Model != "claude-opus-4-8" {
-			t.Errorf("%s: iterations %+v", r.name, report.Iterations)
+			t.Errorf("%s: iterations %+v", r.Name, report.Iterations)
 		}
 	} else if report.Iterations != nil {
-		t.Errorf("%s: iterations %+v", r.name, report.Iterations)
+		t.Errorf("%s: iterations %+v", r.Name, report.Iterations)
 	}
 	if report.Usage == nil || report.Partial {
-		t.Fatalf("%s: report %+v", r.name, report)
+		t.Fatalf("%s: report %+v", r.Name, report)
 	}
 	if report.Usage.Input != input || report.Usage.Output != output || report.Usage.CachedInput != u.Get("cached_tokens").Int() ||
 		report.Usage.CacheWrite1h != u.Get("cache_write_1h_tokens").Int() || report.Usage.WebSearch != u.Get("web_search_requests").Int() {
-		t.Errorf("%s: usage %+v, want %s", r.name, *report.Usage, u.Raw)
+		t.Errorf("%s: usage %+v, want %s", r.Name, *report.Usage, u.Raw)
 	}
-	if report.FinishReason != r.expect.Get("finish_reason").Str || report.Model != r.expect.Get("model").Str || report.ServiceTier != "" {
-		t.Errorf("%s: report %+v", r.name, report)
+	if report.FinishReason != r.Expect.Get("finish_reason").Str || report.Model != r.Expect.Get("model").Str || report.ServiceTier != "" {
+		t.Errorf("%s: report %+v", r.Name, report)
 	}
 }
 
@@ -310,18 +258,18 @@ func checkText(t *testing.T, name string, c *client) {
 // TestCutAnywhere cuts every recorded stream after every event, and within every event.
 func TestCutAnywhere(t *testing.T) {
 	x := translated(t, anyRequest)
-	for _, r := range recordings(t) {
-		if !r.stream || r.status != 200 {
+	for _, r := range chattest.Recorded(t, "messages", 35) {
+		if !r.Stream || !r.OK() {
 			continue
 		}
-		events := eventsOf(r.body)
+		events := r.Events()
 		for n := range events {
 			c := read(t, x, events[:n])
 			if c.err != nil || c.done || n > 0 && c.report.Usage == nil || n == 0 && c.report.Usage != nil {
-				t.Fatalf("%s after %d events: %v %+v", r.name, n, c.err, c.report)
+				t.Fatalf("%s after %d events: %v %+v", r.Name, n, c.err, c.report)
 			}
 			if told := n > 1 && strings.Contains(events[n-1], `"message_delta"`); told == c.report.Partial && n > 0 {
-				t.Errorf("%s after %d events: partial is %t", r.name, n, c.report.Partial)
+				t.Errorf("%s after %d events: partial is %t", r.Name, n, c.report.Partial)
 			}
 			reader := x.Reader()
 			for _, event := range events[:n] {
@@ -329,7 +277,7 @@ func TestCutAnywhere(t *testing.T) {
 			}
 			if half := events[n][:len(events[n])/2]; half != "" {
 				if chunks, done, err := reader.Event([]byte(half), nil); err == nil || done || len(chunks) > 0 {
-					t.Errorf("%s: half an event is taken: %s", r.name, half)
+					t.Errorf("%s: half an event is taken: %s", r.Name, half)
 				}
 			}
 		}
@@ -340,15 +288,15 @@ func TestCutAnywhere(t *testing.T) {
 func TestRoundTrip(t *testing.T) {
 	n := 0
 	x := translated(t, anyRequest)
-	for _, r := range recordings(t) {
-		if r.status != 200 {
+	for _, r := range chattest.Recorded(t, "messages", 35) {
+		if !r.OK() {
 			continue
 		}
 		var message string
-		if r.stream {
-			message = read(t, x, eventsOf(r.body)).result().Raw
+		if r.Stream {
+			message = read(t, x, r.Events()).result().Raw
 		} else {
-			whole, err := x.Answer([]byte(r.body))
+			whole, err := x.Answer([]byte(r.Body))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -361,11 +309,11 @@ func TestRoundTrip(t *testing.T) {
 		id := gjson.Get(message, "tool_calls.0.id").Str
 		back := translated(t, `{"messages":[{"role":"user","content":"q"},`+message+`,{"role":"tool","tool_call_id":"`+id+`","content":"1"}]}`)
 		blocks := gjson.GetBytes(back.Body(), "messages.1.content")
-		if !r.stream {
-			compareBlocks(t, r.name, blocks, gjson.Get(r.body, "content"))
+		if !r.Stream {
+			compareBlocks(t, r.Name, blocks, gjson.Get(r.Body, "content"))
 		}
 		if first := blocks.Get("0"); first.Get("signature").Str == "" && first.Get("data").Str == "" {
-			t.Errorf("%s: no signature: %s", r.name, first.Raw)
+			t.Errorf("%s: no signature: %s", r.Name, first.Raw)
 		}
 	}
 	if n < 4 {

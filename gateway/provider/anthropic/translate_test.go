@@ -11,32 +11,10 @@ import (
 	"github.com/tidwall/gjson"
 
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 )
 
 var update = flag.Bool("update", false, "write what is sent into testdata/requests.txt, to be read before it is believed")
-
-// testCase is a case of a table in testdata.
-type testCase struct{ name, model, request, want string }
-
-// table reads a table of testdata, and what stands before its cases.
-func table(t *testing.T, file string) (head string, cases []testCase) {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	blocks := strings.Split(string(text), "\n= ")
-	for _, block := range blocks[1:] {
-		first, rest, _ := strings.Cut(block, "\n")
-		name, model, _ := strings.Cut(first, ", ")
-		request, want, ok := strings.Cut(rest, "->")
-		if !ok || model == "" {
-			t.Fatalf("%s: case %q is not whole", file, first)
-		}
-		cases = append(cases, testCase{name, model, strings.TrimSpace(request), strings.TrimSpace(want)})
-	}
-	return blocks[0], cases
-}
 
 func parse(t *testing.T, body string) *chat.Request {
 	t.Helper()
@@ -52,21 +30,31 @@ func parse(t *testing.T, body string) *chat.Request {
 
 func target(model string) Target { return Target{Model: model, MaxOutput: 64000, Created: 1700000000} }
 
+// modelIn is the model in a case's name, which is "name, model".
+func modelIn(t *testing.T, c chattest.Case) string {
+	t.Helper()
+	_, model, _ := strings.Cut(c.Name, ", ")
+	if model == "" {
+		t.Fatalf("case %q is not whole", c.Name)
+	}
+	return model
+}
+
 func TestRequests(t *testing.T) {
 	const file = "testdata/requests.txt"
-	head, cases := table(t, file)
+	head, cases := chattest.Cases(t, file)
 	var out strings.Builder
 	out.WriteString(head)
 	for _, c := range cases {
-		x, err := Translate(parse(t, c.request), target(c.model))
+		x, err := Translate(parse(t, c.Request), target(modelIn(t, c)))
 		if err != nil {
-			t.Errorf("%s: %v", c.name, err)
+			t.Errorf("%s: %v", c.Name, err)
 			continue
 		}
-		if got := string(x.Body()); got != c.want && !*update {
-			t.Errorf("%s:\n got %s\nwant %s", c.name, got, c.want)
+		if got := string(x.Body()); got != c.Want && !*update {
+			t.Errorf("%s:\n got %s\nwant %s", c.Name, got, c.Want)
 		}
-		out.WriteString("\n= " + c.name + ", " + c.model + "\n" + c.request + "\n->\n" + string(x.Body()) + "\n")
+		out.WriteString("\n= " + c.Name + "\n" + c.Request + "\n->\n" + string(x.Body()) + "\n")
 	}
 	if *update {
 		if err := os.WriteFile(file, []byte(out.String()), 0o600); err != nil {
@@ -76,12 +64,12 @@ func TestRequests(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	_, cases := table(t, "testdata/refusals.txt")
+	_, cases := chattest.Cases(t, "testdata/refusals.txt")
 	for _, c := range cases {
-		_, err := Translate(parse(t, c.request), target(c.model))
+		_, err := Translate(parse(t, c.Request), target(modelIn(t, c)))
 		var refused *chat.Unsupported
-		if !errors.As(err, &refused) || refused.Param != c.want || refused.Message == "" {
-			t.Errorf("%s: %v, want a refusal of %s", c.name, err, c.want)
+		if !errors.As(err, &refused) || refused.Param != c.Want || refused.Message == "" {
+			t.Errorf("%s: %v, want a refusal of %s", c.Name, err, c.Want)
 		}
 	}
 }

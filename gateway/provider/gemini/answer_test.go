@@ -11,10 +11,11 @@ import (
 
 	"llm-gateway/domain"
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 )
 
 func TestUsage(t *testing.T) {
-	for _, row := range table(t, "usage.json") {
+	for _, row := range chattest.Table(t, "testdata/usage.json") {
 		got := UsageOf(row.Get("usage"))
 		if row.Get("want").Type == gjson.Null {
 			if got != nil {
@@ -86,7 +87,7 @@ func TestAnswerForms(t *testing.T) {
 		{"a blocked prompt that is billed", `"promptFeedback":{"blockReason":"SAFETY"}`, "choices.#.finish_reason", `["content_filter"]`},
 		{"its usage", `"promptFeedback":{"blockReason":"SAFETY"}`, "usage.prompt_tokens", `3`},
 	} {
-		if _, v := answerOf(t, "gemini-2.5-flash", row.fields); !sameJSON(t, v.Get(row.path).Raw, row.want) {
+		if _, v := answerOf(t, "gemini-2.5-flash", row.fields); !chattest.SameJSON(t, v.Get(row.path).Raw, row.want) {
 			t.Errorf("%s: %s\nwant %s", row.name, v.Get(row.path).Raw, row.want)
 		}
 	}
@@ -122,7 +123,7 @@ func TestCitations(t *testing.T) {
 	} {
 		grounding := `,"groundingMetadata":{` + pages + `,"groundingSupports":[` + row.supports + `]}`
 		_, v := answerOf(t, "gemini-2.5-flash", candidate(row.parts, grounding))
-		if got := v.Get("choices.0.message.annotations").Raw; !sameJSON(t, cmp.Or(got, "null"), "["+row.want+"]") {
+		if got := v.Get("choices.0.message.annotations").Raw; !chattest.SameJSON(t, cmp.Or(got, "null"), "["+row.want+"]") {
 			t.Errorf("%s: %s\nwant %s", row.name, got, row.want)
 		}
 	}

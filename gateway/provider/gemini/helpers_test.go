@@ -1,10 +1,6 @@
 package gemini
 
 import (
-	"encoding/json"
-	"os"
-	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 
@@ -32,47 +28,6 @@ func exchangeFor(t *testing.T, model string) chat.Exchange {
 		t.Fatal(err)
 	}
 	return x
-}
-
-// table reads a JSON array of testdata.
-func table(t *testing.T, name string) []gjson.Result {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join("testdata", name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !json.Valid(data) {
-		t.Fatalf("%s is no JSON", name)
-	}
-	return gjson.ParseBytes(data).Array()
-}
-
-// sameJSON compares two texts as JSON.
-func sameJSON(t *testing.T, got, want string) bool {
-	t.Helper()
-	return reflect.DeepEqual(valueOf(t, got), valueOf(t, want))
-}
-
-func valueOf(t *testing.T, text string) any {
-	t.Helper()
-	d := json.NewDecoder(strings.NewReader(text))
-	d.UseNumber()
-	var v any
-	if err := d.Decode(&v); err != nil {
-		t.Fatalf("%v in %s", err, text)
-	}
-	return v
-}
-
-// events are the data of a recorded stream's events.
-func events(body string) []string {
-	var out []string
-	for line := range strings.SplitSeq(body, "\n") {
-		if data, ok := strings.CutPrefix(line, "data: "); ok {
-			out = append(out, strings.TrimSuffix(data, "\r"))
-		}
-	}
-	return out
 }
 
 // streamed is what a client puts together from chunks.

@@ -3,8 +3,6 @@ package gemini
 import (
 	"errors"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -12,6 +10,7 @@ import (
 
 	"llm-gateway/domain"
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 )
 
 func ownFor(t *testing.T, body, model string) chat.Exchange {
@@ -26,20 +25,20 @@ func ownFor(t *testing.T, body, model string) chat.Exchange {
 func TestOwnAnswers(t *testing.T) {
 	n := 0
 	for _, s := range recorded(t) {
-		if s.stream() {
+		if s.Stream {
 			continue
 		}
 		n++
-		got, err := ownFor(t, "{}", s.model()).Answer([]byte(s.body()))
-		if s.status() != http.StatusOK {
+		got, err := ownFor(t, "{}", s.Model).Answer([]byte(s.Body))
+		if s.Status != http.StatusOK {
 			checkFailed(t, s, err)
 			continue
 		}
-		if err != nil || string(got.Body) != s.body() {
-			t.Errorf("%s: %v: the body is not Google's", s.name, err)
+		if err != nil || string(got.Body) != s.Body {
+			t.Errorf("%s: %v: the body is not Google's", s.Name, err)
 			continue
 		}
-		translated, err := exchangeFor(t, s.model()).Answer([]byte(s.body()))
+		translated, err := exchangeFor(t, s.Model).Answer([]byte(s.Body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -49,7 +48,7 @@ func TestOwnAnswers(t *testing.T) {
 			want += c.Get("function.name").Str + c.Get("function.arguments").Str
 		}
 		if text := got.Text(); text != want {
-			t.Errorf("%s: text %q, want %q", s.name, text, want)
+			t.Errorf("%s: text %q, want %q", s.Name, text, want)
 		}
 		checkReport(t, s, got.Report, translated.Report.FinishReason)
 	}
@@ -96,22 +95,22 @@ func passed(t *testing.T, r chat.Reader, events []string) (data []string, text s
 func TestOwnStreams(t *testing.T) {
 	n := 0
 	for _, s := range recorded(t) {
-		if !s.stream() {
+		if !s.Stream {
 			continue
 		}
 		n++
-		all := events(s.body())
-		want, _, _ := read(t, exchangeFor(t, s.model()), all)
+		all := s.Events()
+		want, _, _ := read(t, exchangeFor(t, s.Model), all)
 		for cut := range len(all) + 1 {
-			r := ownFor(t, "{}", s.model()).Reader()
+			r := ownFor(t, "{}", s.Model).Reader()
 			data, text, last, complete := passed(t, r, all[:cut])
 			if whole := cut == len(all); strings.Join(data, "\n") != strings.Join(all[:cut], "\n") || complete != whole || (last == 1) != whole || r.Report().Partial == whole {
-				t.Errorf("%s after %d of %d: %d events, %d last, complete %v", s.name, cut, len(all), len(data), last, complete)
+				t.Errorf("%s after %d of %d: %d events, %d last, complete %v", s.Name, cut, len(all), len(data), last, complete)
 			}
 			if cut == len(all) {
 				checkReport(t, s, r.Report(), want.finish)
 				if text != want.text {
-					t.Errorf("%s: text %q, want %q", s.name, text, want.text)
+					t.Errorf("%s: text %q, want %q", s.Name, text, want.text)
 				}
 			}
 		}
@@ -213,11 +212,8 @@ func TestEmbedUsage(t *testing.T) {
 			t.Errorf("%s: %+v", body, got)
 		}
 	}
-	file, err := os.ReadFile(filepath.Join(recordingsDir, "ge-emb.json"))
-	if err != nil {
-		t.Skip("the recordings of ../shared are absent: ", err)
-	}
-	if got := EmbedUsage([]byte(gjson.GetBytes(file, "steps.0.response.body").Str)); got == nil || *got != (domain.Usage{Input: 4}) {
+	recording := chattest.Find(t, chattest.Recorded(t, "embeddings", 1), "ge-emb/0")
+	if got := EmbedUsage([]byte(recording.Body)); got == nil || *got != (domain.Usage{Input: 4}) {
 		t.Errorf("recorded: %+v", got)
 	}
 }

@@ -3,9 +3,6 @@ package gemini
 import (
 	"errors"
 	"net/http"
-	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -13,111 +10,65 @@ import (
 
 	"llm-gateway/domain"
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 )
 
-// recordingsDir holds recorded traffic of the providers; it is beside the project, not in it.
-const recordingsDir = "../../../../shared/replay/recordings"
-
-// step is one recorded answer of Google's.
-type step struct {
-	name string
-	of   gjson.Result
-}
-
-func (s step) status() int64        { return s.of.Get("status").Int() }
-func (s step) stream() bool         { return s.of.Get("stream").Bool() }
-func (s step) body() string         { return s.of.Get("response.body").Str }
-func (s step) model() string        { return s.of.Get("model_requested").Str }
-func (s step) expect() gjson.Result { return s.of.Get("expect") }
-
 // recorded are the recorded answers of generateContent; the test is skipped where they are absent.
-func recorded(t *testing.T) []step {
+func recorded(t *testing.T) []chattest.Step {
 	t.Helper()
-	index, err := os.ReadFile(filepath.Join(recordingsDir, "index.json"))
-	if err != nil {
-		t.Skip("the recordings of ../shared are absent: ", err)
-	}
-	var steps []step
-	for _, recording := range gjson.ParseBytes(index).Array() {
-		if !strings.HasSuffix(strings.ToLower(recording.Get("endpoint").Str), "generatecontent") {
-			continue
-		}
-		id := recording.Get("id").Str
-		file, err := os.ReadFile(filepath.Join(recordingsDir, id+".json"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, of := range gjson.GetBytes(file, "steps").Array() {
-			steps = append(steps, step{id + "/" + strconv.Itoa(i), of})
-		}
-	}
-	if len(steps) < 25 {
-		t.Errorf("only %d recorded answers", len(steps))
-	}
-	return steps
-}
-
-func find(t *testing.T, name string) step {
-	t.Helper()
-	for _, s := range recorded(t) {
-		if s.name == name {
-			return s
-		}
-	}
-	t.Fatalf("there is no recording %s", name)
-	return step{}
+	return chattest.Recorded(t, "generatecontent", 25)
 }
 
 func TestRecordedAnswers(t *testing.T) {
 	for _, s := range recorded(t) {
-		if s.stream() {
+		if s.Stream {
 			continue
 		}
-		got, err := exchangeFor(t, s.model()).Answer([]byte(s.body()))
-		if s.status() != http.StatusOK {
+		got, err := exchangeFor(t, s.Model).Answer([]byte(s.Body))
+		if s.Status != http.StatusOK {
 			checkFailed(t, s, err)
 			continue
 		}
 		if err != nil {
-			t.Errorf("%s: %v", s.name, err)
+			t.Errorf("%s: %v", s.Name, err)
 			continue
 		}
 		checkAnswer(t, s, got)
 	}
 }
 
-func checkFailed(t *testing.T, s step, err error) {
+func checkFailed(t *testing.T, s chattest.Step, err error) {
 	t.Helper()
-	want := map[int64]string{http.StatusForbidden: "permission_error", http.StatusTooManyRequests: "rate_limit_error"}[s.status()]
+	want := map[int]string{http.StatusForbidden: "permission_error", http.StatusTooManyRequests: "rate_limit_error"}[s.Status]
 	var failed *chat.Failed
 	if !errors.As(err, &failed) || failed.Type != want || failed.Message == "" || failed.Code == "" {
-		t.Errorf("%s: %#v", s.name, err)
+		t.Errorf("%s: %#v", s.Name, err)
 	}
 }
 
-func checkAnswer(t *testing.T, s step, got *chat.Completion) {
+func checkAnswer(t *testing.T, s chattest.Step, got *chat.Completion) {
 	t.Helper()
-	v, expect := gjson.ParseBytes(got.Body), s.expect()
+	v, expect := gjson.ParseBytes(got.Body), s.Expect
 	message := v.Get("choices.0.message")
 	if v.Get("object").Str != chat.ObjectCompletion || v.Get("id").Str == "" || v.Get("created").Int() != created ||
 		v.Get("model").Str != expect.Get("model").Str || message.Get("role").Str != "assistant" {
-		t.Errorf("%s: %s", s.name, got.Body)
+		t.Errorf("%s: %s", s.Name, got.Body)
 	}
 	finish := expect.Get("finish_reason").Str
-	if s.name == "ge-block/0" {
+	if s.Name == "ge-block/0" {
 		finish = chat.FinishContentFilter
 	}
 	if message.Get("content").Str != expect.Get("text").Str || v.Get("choices.0.finish_reason").Str != finish || len(v.Get("choices").Array()) != 1 {
-		t.Errorf("%s: %s, want %s", s.name, got.Body, expect)
+		t.Errorf("%s: %s, want %s", s.Name, got.Body, expect)
 	}
 	if n := len([]rune(message.Get("reasoning_content").Str)); n != int(expect.Get("reasoning_chars").Int()) {
-		t.Errorf("%s: %d characters of reasoning, want %s", s.name, n, expect.Get("reasoning_chars"))
+		t.Errorf("%s: %d characters of reasoning, want %s", s.Name, n, expect.Get("reasoning_chars"))
 	}
 	var calls []call
 	for _, c := range message.Get("tool_calls").Array() {
 		calls = append(calls, call{c.Get("id").Str, c.Get("function.name").Str, c.Get("function.arguments").Str, ""})
 		if c.Get("index").Exists() {
-			t.Errorf("%s: a whole answer's call has an index", s.name)
+			t.Errorf("%s: a whole answer's call has an index", s.Name)
 		}
 	}
 	checkCalls(t, s, calls)
@@ -125,53 +76,53 @@ func checkAnswer(t *testing.T, s step, got *chat.Completion) {
 	checkUsage(t, s, v.Get("usage").Raw)
 }
 
-func checkCalls(t *testing.T, s step, calls []call) {
+func checkCalls(t *testing.T, s chattest.Step, calls []call) {
 	t.Helper()
-	want := s.expect().Get("tool_calls").Array()
+	want := s.Expect.Get("tool_calls").Array()
 	if len(calls) != len(want) {
-		t.Errorf("%s: calls %v, want %v", s.name, calls, want)
+		t.Errorf("%s: calls %v, want %v", s.Name, calls, want)
 		return
 	}
 	ids := map[string]bool{}
 	for i, c := range calls {
 		ids[c.id] = true
-		if c.id == "" || c.name != want[i].Get("name").Str || !sameJSON(t, c.arguments, want[i].Get("arguments").Raw) {
-			t.Errorf("%s: call %v, want %s", s.name, c, want[i])
+		if c.id == "" || c.name != want[i].Get("name").Str || !chattest.SameJSON(t, c.arguments, want[i].Get("arguments").Raw) {
+			t.Errorf("%s: call %v, want %s", s.Name, c, want[i])
 		}
 	}
 	if len(ids) != len(calls) {
-		t.Errorf("%s: ids are used twice: %v", s.name, ids)
+		t.Errorf("%s: ids are used twice: %v", s.Name, ids)
 	}
 }
 
-func checkReport(t *testing.T, s step, got chat.Report, finish string) {
+func checkReport(t *testing.T, s chattest.Step, got chat.Report, finish string) {
 	t.Helper()
-	if got.Model != s.expect().Get("model").Str || got.FinishReason != finish || got.UpstreamID == "" || got.Partial || got.ServiceTier != "" {
-		t.Errorf("%s: %+v", s.name, got)
+	if got.Model != s.Expect.Get("model").Str || got.FinishReason != finish || got.UpstreamID == "" || got.Partial || got.ServiceTier != "" {
+		t.Errorf("%s: %+v", s.Name, got)
 	}
-	want := s.expect().Get("usage")
+	want := s.Expect.Get("usage")
 	if got.Usage == nil {
-		t.Errorf("%s: no usage, want %s", s.name, want)
+		t.Errorf("%s: no usage, want %s", s.Name, want)
 		return
 	}
 	u := *got.Usage
 	if u.Input != want.Get("prompt_tokens").Int() || u.Output != want.Get("completion_tokens").Int() ||
 		u.CachedInput != want.Get("cached_tokens").Int() || u.Reasoning != want.Get("reasoning_tokens").Int() {
-		t.Errorf("%s: %+v, want %s", s.name, u, want)
+		t.Errorf("%s: %+v, want %s", s.Name, u, want)
 	}
 	if _, err := u.Meters(); err != nil {
-		t.Errorf("%s: %v", s.name, err)
+		t.Errorf("%s: %v", s.Name, err)
 	}
 }
 
 // checkUsage compares the usage in the answer.
-func checkUsage(t *testing.T, s step, usage string) {
+func checkUsage(t *testing.T, s chattest.Step, usage string) {
 	t.Helper()
-	got, want := gjson.Parse(usage), s.expect().Get("usage")
+	got, want := gjson.Parse(usage), s.Expect.Get("usage")
 	for path, name := range map[string]string{"prompt_tokens": "prompt_tokens", "completion_tokens": "completion_tokens", "total_tokens": "total_tokens",
 		"prompt_tokens_details.cached_tokens": "cached_tokens", "completion_tokens_details.reasoning_tokens": "reasoning_tokens"} {
 		if got.Get(path).Int() != want.Get(name).Int() {
-			t.Errorf("%s: usage %s, want %s", s.name, usage, want)
+			t.Errorf("%s: usage %s, want %s", s.Name, usage, want)
 		}
 	}
 }
@@ -179,25 +130,25 @@ func checkUsage(t *testing.T, s step, usage string) {
 func TestRecordedStreams(t *testing.T) {
 	n := 0
 	for _, s := range recorded(t) {
-		if !s.stream() {
+		if !s.Stream {
 			continue
 		}
 		n++
-		got, complete, report := read(t, exchangeFor(t, s.model()), events(s.body()))
-		expect := s.expect()
+		got, complete, report := read(t, exchangeFor(t, s.Model), s.Events())
+		expect := s.Expect
 		if !complete || got.content != expect.Get("text").Str || got.finish != expect.Get("finish_reason").Str ||
 			len([]rune(got.reasoning)) != int(expect.Get("reasoning_chars").Int()) {
-			t.Errorf("%s: %+v, want %s", s.name, got, expect)
+			t.Errorf("%s: %+v, want %s", s.Name, got, expect)
 		}
 		if got.roles != 1 || got.finishes != 1 || got.usages != 1 || len(got.ids) != 1 || len(got.models) != 1 {
-			t.Errorf("%s: the form of the stream: %+v", s.name, got)
+			t.Errorf("%s: the form of the stream: %+v", s.Name, got)
 		}
 		want := got.content + got.reasoning
 		for _, c := range got.calls {
 			want += c.name + c.arguments
 		}
 		if len(got.text) != len(want) {
-			t.Errorf("%s: the chunks count %q, delivered was %q", s.name, got.text, want)
+			t.Errorf("%s: the chunks count %q, delivered was %q", s.Name, got.text, want)
 		}
 		checkCalls(t, s, got.calls)
 		checkReport(t, s, report, got.finish)
@@ -211,17 +162,17 @@ func TestRecordedStreams(t *testing.T) {
 // TestCutStreams ends every stream after every event: only the whole one is complete.
 func TestCutStreams(t *testing.T) {
 	for _, s := range recorded(t) {
-		if !s.stream() {
+		if !s.Stream {
 			continue
 		}
-		all := events(s.body())
+		all := s.Events()
 		for n := range len(all) + 1 {
-			got, complete, report := read(t, exchangeFor(t, s.model()), all[:n])
+			got, complete, report := read(t, exchangeFor(t, s.Model), all[:n])
 			if complete != (n == len(all)) || report.Partial == complete || (got.finish != "") != complete || (got.usages == 1) != complete {
-				t.Errorf("%s after %d of %d events: complete %v, %+v, %+v", s.name, n, len(all), complete, got, report)
+				t.Errorf("%s after %d of %d events: complete %v, %+v, %+v", s.Name, n, len(all), complete, got, report)
 			}
-			if report.Usage != nil && (report.Usage.Output > s.expect().Get("usage.completion_tokens").Int() || report.Usage.Input < 1) {
-				t.Errorf("%s after %d events: %+v", s.name, n, *report.Usage)
+			if report.Usage != nil && (report.Usage.Output > s.Expect.Get("usage.completion_tokens").Int() || report.Usage.Input < 1) {
+				t.Errorf("%s after %d events: %+v", s.Name, n, *report.Usage)
 			}
 		}
 	}
@@ -229,8 +180,8 @@ func TestCutStreams(t *testing.T) {
 
 // TestRecordedSearch holds the citations of a page in Google's bytes against the content.
 func TestRecordedSearch(t *testing.T) {
-	s := find(t, "ge-think-1/0")
-	got, err := exchangeFor(t, s.model()).Answer([]byte(s.body()))
+	s := chattest.Find(t, recorded(t), "ge-think-1/0")
+	got, err := exchangeFor(t, s.Model).Answer([]byte(s.Body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,16 +192,16 @@ func TestRecordedSearch(t *testing.T) {
 }
 
 func TestRecordedImages(t *testing.T) {
-	s := find(t, "ge-basic-1/0")
-	got, err := exchangeFor(t, s.model()).Answer([]byte(s.body()))
+	s := chattest.Find(t, recorded(t), "ge-basic-1/0")
+	got, err := exchangeFor(t, s.Model).Answer([]byte(s.Body))
 	if want := (domain.Usage{Input: 1817, ImageIn: 1806, Output: 5}); err != nil || *got.Report.Usage != want {
 		t.Errorf("%v, %+v", err, got.Report.Usage)
 	}
 }
 
 func TestRecordedLogprobs(t *testing.T) {
-	s := find(t, "ge-n/0")
-	got, err := exchangeFor(t, s.model()).Answer([]byte(s.body()))
+	s := chattest.Find(t, recorded(t), "ge-n/0")
+	got, err := exchangeFor(t, s.Model).Answer([]byte(s.Body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,14 +216,14 @@ func TestRecordedLogprobs(t *testing.T) {
 func TestRoundTrip(t *testing.T) {
 	n := 0
 	for _, s := range recorded(t) {
-		if s.status() != http.StatusOK || !strings.Contains(s.of.Get("features").Raw, `"r_thoughtsig"`) {
+		if s.Status != http.StatusOK || !strings.Contains(s.Of.Get("features").Raw, `"r_thoughtsig"`) {
 			continue
 		}
 		n++
 		var want []string
-		bodies := []string{s.body()}
-		if s.stream() {
-			bodies = events(s.body())
+		bodies := []string{s.Body}
+		if s.Stream {
+			bodies = s.Events()
 		}
 		for _, body := range bodies {
 			for _, p := range gjson.Get(body, "candidates.0.content.parts").Array() {
@@ -282,7 +233,7 @@ func TestRoundTrip(t *testing.T) {
 			}
 		}
 		if got := sentBack(t, s); strings.Join(got, " ") != strings.Join(want, " ") {
-			t.Errorf("%s: sent back %v, want %v", s.name, got, want)
+			t.Errorf("%s: sent back %v, want %v", s.Name, got, want)
 		}
 	}
 	if n < 10 {
@@ -291,15 +242,15 @@ func TestRoundTrip(t *testing.T) {
 }
 
 // sentBack are the signatures of the request that goes on with a recorded answer.
-func sentBack(t *testing.T, s step) []string {
+func sentBack(t *testing.T, s chattest.Step) []string {
 	t.Helper()
-	x := exchangeFor(t, s.model())
+	x := exchangeFor(t, s.Model)
 	message, results := "", ""
-	if s.stream() {
-		got, _, _ := read(t, x, events(s.body()))
+	if s.Stream {
+		got, _, _ := read(t, x, s.Events())
 		message = messageOf(got)
 	} else {
-		got, err := x.Answer([]byte(s.body()))
+		got, err := x.Answer([]byte(s.Body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -309,9 +260,9 @@ func sentBack(t *testing.T, s step) []string {
 	for _, c := range calls {
 		results += `,{"role":"tool","tool_call_id":"` + c.Get("id").Str + `","content":"{\"ok\":true}"}`
 	}
-	next, err := translate(`{"messages":[{"role":"user","content":"a"},`+message+results+`]}`, s.model())
+	next, err := translate(`{"messages":[{"role":"user","content":"a"},`+message+results+`]}`, s.Model)
 	if err != nil {
-		t.Fatalf("%s: %v", s.name, err)
+		t.Fatalf("%s: %v", s.Name, err)
 	}
 	var out []string
 	made := 0
@@ -320,14 +271,14 @@ func sentBack(t *testing.T, s step) []string {
 			out = append(out, sig)
 		}
 		if p.Get("functionCall").Exists() {
-			if want := s.expect().Get("tool_calls").Array()[made]; !sameJSON(t, p.Get("functionCall.args").Raw, want.Get("arguments").Raw) {
-				t.Errorf("%s: sent back %s, want %s", s.name, p, want)
+			if want := s.Expect.Get("tool_calls").Array()[made]; !chattest.SameJSON(t, p.Get("functionCall.args").Raw, want.Get("arguments").Raw) {
+				t.Errorf("%s: sent back %s, want %s", s.Name, p, want)
 			}
 			made++
 		}
 	}
 	if answers := len(gjson.GetBytes(next.Body(), "contents.2.parts").Array()); made != len(calls) || answers != made {
-		t.Errorf("%s: %d calls and %d results of %d sent back", s.name, made, answers, len(calls))
+		t.Errorf("%s: %d calls and %d results of %d sent back", s.Name, made, answers, len(calls))
 	}
 	return out
 }

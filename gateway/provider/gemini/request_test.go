@@ -12,17 +12,18 @@ import (
 	"github.com/tidwall/gjson"
 
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 )
 
 func TestTranslate(t *testing.T) {
-	for _, row := range table(t, "requests.json") {
+	for _, row := range chattest.Table(t, "testdata/requests.json") {
 		name := row.Get("name").Str
 		x, err := translate(row.Get("request").Raw, row.Get("model").Str)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if !sameJSON(t, string(x.Body()), row.Get("want").Raw) {
+		if !chattest.SameJSON(t, string(x.Body()), row.Get("want").Raw) {
 			t.Errorf("%s:\n%s\nwant\n%s", name, x.Body(), row.Get("want").Raw)
 		}
 		// Twice the same: caches at Google live on it.
@@ -47,7 +48,7 @@ func with(t *testing.T, add gjson.Result) string {
 }
 
 func TestSettings(t *testing.T) {
-	for _, row := range table(t, "settings.json") {
+	for _, row := range chattest.Table(t, "testdata/settings.json") {
 		x, err := translate(with(t, row.Get("add")), row.Get("model").Str)
 		if err != nil {
 			t.Errorf("%s: %v", row.Raw, err)
@@ -57,14 +58,14 @@ func TestSettings(t *testing.T) {
 		if got == "" {
 			got = "null"
 		}
-		if !sameJSON(t, got, row.Get("want").Raw) {
+		if !chattest.SameJSON(t, got, row.Get("want").Raw) {
 			t.Errorf("%s\ngot %s", row.Raw, got)
 		}
 	}
 }
 
 func TestRefusals(t *testing.T) {
-	for _, row := range table(t, "refusals.json") {
+	for _, row := range chattest.Table(t, "testdata/refusals.json") {
 		model := cmp.Or(row.Get("model").Str, "gemini-2.5-flash")
 		_, err := translate(with(t, row.Get("add")), model)
 		var refused *chat.Unsupported

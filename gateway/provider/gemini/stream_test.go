@@ -9,12 +9,13 @@ import (
 
 	"llm-gateway/domain"
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 )
 
 // TestPartialArguments puts together arguments that come a value at a time.
 func TestPartialArguments(t *testing.T) {
 	kinds := map[string]string{"s": "stringValue", "n": "numberValue", "b": "boolValue", "z": "nullValue"}
-	for _, row := range table(t, "partial.json") {
+	for _, row := range chattest.Table(t, "testdata/partial.json") {
 		data := []string{`{` + candidate(`{"functionCall":{"name":"f","willContinue":true},"thoughtSignature":"c2ln"}`, ``) + `}`}
 		for _, event := range row.Get("args").Array() {
 			list := []map[string]any{}
@@ -30,7 +31,7 @@ func TestPartialArguments(t *testing.T) {
 			continue
 		}
 		args := got.calls[0].arguments
-		if want := row.Get("want"); want.Exists() && !sameJSON(t, args, want.Raw) {
+		if want := row.Get("want"); want.Exists() && !chattest.SameJSON(t, args, want.Raw) {
 			t.Errorf("%s: %s, want %s", row.Get("name"), args, want)
 		}
 		if has := row.Get("has.good"); has.Exists() && gjson.Get(args, "good").Str != has.Str {

@@ -1,48 +1,22 @@
 package completions
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/tidwall/gjson"
 
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 )
-
-// recordingsDir holds recorded traffic of real providers; it is beside the project, not in it.
-const recordingsDir = "../../../../shared/replay/recordings"
 
 // steps are the recorded calls of an endpoint that were answered well.
 func steps(t *testing.T, endpoint string) map[string]gjson.Result {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(recordingsDir, "*.json"))
-	if err != nil || len(files) == 0 {
-		t.Skip("the recordings of ../shared are absent: ", err)
-	}
 	out := map[string]gjson.Result{}
-	for _, file := range files {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if recording := gjson.ParseBytes(data); recording.Get("endpoint").Str == endpoint {
-			for i, step := range recording.Get("steps").Array() {
-				if step.Get("status").Int() == 200 {
-					out[recording.Get("id").Str+"/"+string(rune('0'+i))] = step
-				}
-			}
-		}
-	}
-	return out
-}
-
-// events are the data of a recorded stream's events.
-func events(body string) (out []string) {
-	for line := range strings.SplitSeq(body, "\n") {
-		if data, ok := strings.CutPrefix(line, "data: "); ok {
-			out = append(out, strings.TrimSuffix(data, "\r"))
+	for _, s := range chattest.Recorded(t, endpoint, 2) {
+		if s.OK() {
+			out[s.Name] = s.Of
 		}
 	}
 	return out
@@ -68,7 +42,7 @@ func TestRecordings(t *testing.T) {
 		}
 		body := step.Get("response.body").Str
 		if f.Stream {
-			checkStream(t, name, x, events(body), step)
+			checkStream(t, name, x, chattest.Events(body), step)
 			continue
 		}
 		answer, err := x.Answer([]byte(body))
@@ -135,7 +109,7 @@ func TestChatRecordings(t *testing.T) {
 		}
 		w := f.Writer()
 		var chunks []chat.Chunk
-		for _, event := range events(body) {
+		for _, event := range chattest.Events(body) {
 			chunks = w.Chunk([]byte(event), chunks)
 		}
 		g := gather(t, w.End(chunks))

@@ -5,13 +5,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
-	"os"
 	"strings"
 	"testing"
 
 	"github.com/tidwall/gjson"
 
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 )
 
 // outcome is what became of a request: the body, or the place that was refused.
@@ -113,19 +113,15 @@ func TestAnswers(t *testing.T) {
 
 // TestRecorded translates a recorded answer, and reads base64 as clients do.
 func TestRecorded(t *testing.T) {
-	file, err := os.ReadFile("../../../../shared/replay/recordings/ge-emb.json")
-	if err != nil {
-		t.Skip("the recordings of ../shared are absent: ", err)
-	}
-	s := gjson.GetBytes(file, "steps.0")
-	body, err := GeminiToOpenAI([]byte(s.Get("request").Raw), s.Get("model_requested").Str, true)
+	s := chattest.Find(t, chattest.Recorded(t, "embeddings", 1), "ge-emb/0")
+	body, err := GeminiToOpenAI([]byte(s.Request), s.Model, true)
 	if err != nil || gjson.GetBytes(body, "input.0").Str != "Some text goes here" || gjson.GetBytes(body, "dimensions").Int() != 768 {
 		t.Errorf("%v: %s", err, body)
 	}
 	if back, err := OpenAIToGemini(body, "gemini-embedding-2"); err != nil || gjson.ParseBytes(back).Get("requests.0.content.parts.0.text").Str != "Some text goes here" {
 		t.Errorf("%v: %s", err, back)
 	}
-	native := []byte(s.Get("response.body").Str)
+	native := []byte(s.Body)
 	answer, err := OpenAIAnswer(native, "m", Base64, 4)
 	if err != nil {
 		t.Fatal(err)

@@ -2,14 +2,14 @@ package embeddings
 
 import (
 	"errors"
-	"os"
-	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/tidwall/gjson"
 
 	"llm-gateway/domain"
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 )
 
 func ownOf(t *testing.T, body string) chat.Exchange {
@@ -87,22 +87,11 @@ func TestNoStream(t *testing.T) {
 	}
 }
 
-// recordingsDir holds recorded traffic of real providers; it is beside the project, not in it.
-const recordingsDir = "../../../../shared/replay/recordings"
-
 func TestRecordings(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob(filepath.Join(recordingsDir, "oa-emb-*.json"))
-	if err != nil || len(files) == 0 {
-		t.Skip("the recordings of ../shared are absent: ", err)
-	}
-	for _, file := range files {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, step := range gjson.GetBytes(data, "steps").Array() {
-			checkRecording(t, filepath.Base(file), step)
+	for _, s := range chattest.Recorded(t, "embeddings", 1) {
+		if strings.HasPrefix(s.Name, "oa-") {
+			checkRecording(t, s.Name, s.Of)
 		}
 	}
 }

@@ -7,12 +7,13 @@ import (
 	"github.com/tidwall/gjson"
 
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 )
 
 func TestAnswers(t *testing.T) {
-	for _, c := range table(t, "answers.json") {
+	for _, c := range chattest.Table(t, "testdata/answers.json") {
 		got, err := foreignOf(t, simple).Answer([]byte(c.Get("answer").Raw))
-		if err != nil || !sameJSON(t, string(got), c.Get("want").Raw) {
+		if err != nil || !chattest.SameJSON(t, string(got), c.Get("want").Raw) {
 			t.Errorf("%s: %v\n%s, want\n%s", c.Get("name"), err, got, c.Get("want"))
 		}
 	}

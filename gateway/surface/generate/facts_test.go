@@ -6,10 +6,11 @@ import (
 	"github.com/tidwall/gjson"
 
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 )
 
 func TestFacts(t *testing.T) {
-	for _, c := range table(t, "facts.json") {
+	for _, c := range chattest.Table(t, "testdata/facts.json") {
 		body := c.Get("body").Raw
 		got, err := Facts([]byte(body), "models/m", true)
 		if err == nil && !got.Stream {
@@ -20,7 +21,7 @@ func TestFacts(t *testing.T) {
 }
 
 func TestEmbedFacts(t *testing.T) {
-	for _, c := range table(t, "embedfacts.json") {
+	for _, c := range chattest.Table(t, "testdata/embedfacts.json") {
 		got, err := EmbedFacts([]byte(c.Get("body").Raw), "m", c.Get("batch").Bool())
 		checkFacts(t, c, got, err)
 	}
@@ -61,21 +62,21 @@ func TestFactsOfImageModels(t *testing.T) {
 // TestRecordedFacts holds the bound of the input against what was billed.
 func TestRecordedFacts(t *testing.T) {
 	n, opaque := 0, 0
-	for _, s := range recorded(t, "generatecontent") {
-		if s.request() == "null" || s.request() == "" {
+	for _, s := range chattest.Recorded(t, "generatecontent", 1) {
+		if s.Request == "" {
 			continue
 		}
-		got, err := Facts([]byte(s.request()), s.model(), s.stream())
+		got, err := Facts([]byte(s.Request), s.Model, s.Stream)
 		if err != nil {
-			t.Errorf("%s: %v", s.name, err)
+			t.Errorf("%s: %v", s.Name, err)
 			continue
 		}
 		n++
-		input := s.of.Get("expect.usage.prompt_tokens").Int()
+		input := s.Of.Get("expect.usage.prompt_tokens").Int()
 		if got.Opaque {
 			opaque++
 		} else if got.InputBytes+64 < input {
-			t.Errorf("%s: bounded by %d, billed %d", s.name, got.InputBytes, input)
+			t.Errorf("%s: bounded by %d, billed %d", s.Name, got.InputBytes, input)
 		}
 	}
 	if n < 20 || opaque > n/4 {
@@ -85,14 +86,14 @@ func TestRecordedFacts(t *testing.T) {
 
 func TestRecordedEmbedFacts(t *testing.T) {
 	n := 0
-	for _, s := range recorded(t, "embeddings") {
-		if s.request() == "null" || gjson.Get(s.request(), "requests").Raw == "" {
+	for _, s := range chattest.Recorded(t, "embeddings", 1) {
+		if gjson.Get(s.Request, "requests").Raw == "" {
 			continue
 		}
 		n++
-		got, err := EmbedFacts([]byte(s.request()), s.model(), true)
-		if err != nil || got.Opaque || got.InputBytes < s.of.Get("expect.usage.prompt_tokens").Int() {
-			t.Errorf("%s: %v, %+v", s.name, err, got)
+		got, err := EmbedFacts([]byte(s.Request), s.Model, true)
+		if err != nil || got.Opaque || got.InputBytes < s.Of.Get("expect.usage.prompt_tokens").Int() {
+			t.Errorf("%s: %v, %+v", s.Name, err, got)
 		}
 	}
 	if n == 0 {

@@ -6,12 +6,13 @@ import (
 	"github.com/tidwall/gjson"
 
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 )
 
 func TestRequests(t *testing.T) {
-	for _, c := range table(t, "requests.json") {
+	for _, c := range chattest.Table(t, "testdata/requests.json") {
 		got := foreignOf(t, c.Get("body").Raw).Chat()
-		if !sameJSON(t, string(got), c.Get("want").Raw) {
+		if !chattest.SameJSON(t, string(got), c.Get("want").Raw) {
 			t.Errorf("%s:\n%s, want\n%s", c.Get("name"), got, c.Get("want"))
 		}
 		if r, err := chat.Parse(got); err != nil || len(r.Unknown) > 0 {
@@ -21,7 +22,7 @@ func TestRequests(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	for _, c := range table(t, "refusals.json") {
+	for _, c := range chattest.Table(t, "testdata/refusals.json") {
 		body := c.Get("body").Raw
 		f, err := Foreign([]byte(body), "id", "m", false)
 		if refused(err) != c.Get("param").Str || f != nil {
@@ -66,25 +67,25 @@ func TestCount(t *testing.T) {
 func TestRecordedRequests(t *testing.T) {
 	google := map[string]string{"ge-block/0": "modelArmorConfig", "ge-think-1/0": "tools[0].urlContext"}
 	n := 0
-	for _, s := range recorded(t, "generatecontent") {
-		if s.request() == "null" || s.request() == "" {
+	for _, s := range chattest.Recorded(t, "generatecontent", 1) {
+		if s.Request == "" {
 			continue
 		}
 		n++
-		f, err := Foreign([]byte(s.request()), "id", s.model(), s.stream())
-		if param := google[s.name]; param != "" || err != nil {
+		f, err := Foreign([]byte(s.Request), "id", s.Model, s.Stream)
+		if param := google[s.Name]; param != "" || err != nil {
 			if refused(err) != param {
-				t.Errorf("%s: %v", s.name, err)
+				t.Errorf("%s: %v", s.Name, err)
 			}
 			continue
 		}
 		r, err := chat.Parse(f.Chat())
 		if err != nil || len(r.Messages) == 0 || len(r.Unknown) > 0 {
-			t.Errorf("%s: %v, %+v", s.name, err, r)
+			t.Errorf("%s: %v, %+v", s.Name, err, r)
 			continue
 		}
-		if calls, results := countCalls(r); results > calls || len(r.Tools) != len(gjson.Get(s.request(), "tools.#.functionDeclarations|@flatten").Array()) {
-			t.Errorf("%s: %d calls, %d results: %s", s.name, calls, results, f.Chat())
+		if calls, results := countCalls(r); results > calls || len(r.Tools) != len(gjson.Get(s.Request, "tools.#.functionDeclarations|@flatten").Array()) {
+			t.Errorf("%s: %d calls, %d results: %s", s.Name, calls, results, f.Chat())
 		}
 	}
 	if n < 20 {

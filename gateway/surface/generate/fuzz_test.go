@@ -6,13 +6,14 @@ import (
 	"github.com/tidwall/gjson"
 
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 )
 
 // FuzzRequest reads any JSON: nothing panics, counts are in their bounds, and what Foreign takes is a chat
 // completion that its own parser takes.
 func FuzzRequest(f *testing.F) {
 	for _, name := range []string{"facts.json", "requests.json", "refusals.json"} {
-		for _, c := range seeds(name) {
+		for _, c := range chattest.Table(f, "testdata/"+name) {
 			f.Add(c.Get("body").Raw)
 		}
 	}
@@ -53,7 +54,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(chunk(`{"content":"a"}`, "stop"), usageChunk, chunk(`{"tool_calls":[{"index":-3,"function":{"name":"f","arguments":"{"}}]}`, "null"))
 	f.Add(chunk(`{"thinking_blocks":`+blocks+`}`, "length"), `{"choices":[{"index":9999999999999,"delta":3}]}`, `{"choices":{"index":1}}`)
 	f.Add(chunk(`{"content":"ü","annotations":[{"url_citation":{"url":"x","start_index":0,"end_index":1}}],"images":[{"image_url":{"url":"data:;base64,A"}}]}`, "stop"), `{"usage":{"prompt_tokens":1e300}}`, "")
-	for _, c := range seeds("answers.json") {
+	for _, c := range chattest.Table(f, "testdata/answers.json") {
 		f.Add(c.Get("answer").Raw, "", "")
 	}
 	f.Fuzz(func(t *testing.T, a, b, c string) {

@@ -3,10 +3,6 @@ package generate
 import (
 	"encoding/json"
 	"errors"
-	"os"
-	"path/filepath"
-	"reflect"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -15,28 +11,6 @@ import (
 	"llm-gateway/gateway/provider/chat"
 )
 
-// table reads a JSON array of testdata.
-func table(t *testing.T, name string) []gjson.Result {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join("testdata", name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !json.Valid(data) {
-		t.Fatalf("%s is no JSON", name)
-	}
-	return gjson.ParseBytes(data).Array()
-}
-
-// seeds are the same for fuzzing; none where they cannot be read.
-func seeds(name string) []gjson.Result {
-	data, err := os.ReadFile(filepath.Join("testdata", name))
-	if err != nil {
-		return nil
-	}
-	return gjson.ParseBytes(data).Array()
-}
-
 // refused is the place that a refusal names; "" if it is none.
 func refused(err error) string {
 	refusal := new(chat.Unsupported)
@@ -44,76 +18,6 @@ func refused(err error) string {
 		return ""
 	}
 	return refusal.Param
-}
-
-// sameJSON compares two texts as JSON.
-func sameJSON(t *testing.T, got, want string) bool {
-	t.Helper()
-	return reflect.DeepEqual(valueOf(t, got), valueOf(t, want))
-}
-
-func valueOf(t *testing.T, text string) any {
-	t.Helper()
-	d := json.NewDecoder(strings.NewReader(text))
-	d.UseNumber()
-	var v any
-	if err := d.Decode(&v); err != nil {
-		t.Fatalf("%v in %s", err, text)
-	}
-	return v
-}
-
-// recordingsDir holds recorded traffic of the providers; it is beside the project, not in it.
-const recordingsDir = "../../../../shared/replay/recordings"
-
-// step is one recorded exchange.
-type step struct {
-	name     string
-	endpoint string
-	of       gjson.Result
-}
-
-func (s step) status() int64   { return s.of.Get("status").Int() }
-func (s step) stream() bool    { return s.of.Get("stream").Bool() }
-func (s step) body() string    { return s.of.Get("response.body").Str }
-func (s step) model() string   { return s.of.Get("model_requested").Str }
-func (s step) request() string { return s.of.Get("request").Raw }
-
-// recorded are the recorded exchanges of the endpoints with the ending; the test is skipped where they are
-// absent.
-func recorded(t *testing.T, ending string) []step {
-	t.Helper()
-	index, err := os.ReadFile(filepath.Join(recordingsDir, "index.json"))
-	if err != nil {
-		t.Skip("the recordings of ../shared are absent: ", err)
-	}
-	var steps []step
-	for _, recording := range gjson.ParseBytes(index).Array() {
-		endpoint := recording.Get("endpoint").Str
-		if !strings.HasSuffix(strings.ToLower(endpoint), ending) {
-			continue
-		}
-		id := recording.Get("id").Str
-		file, err := os.ReadFile(filepath.Join(recordingsDir, id+".json"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, of := range gjson.GetBytes(file, "steps").Array() {
-			steps = append(steps, step{id + "/" + strconv.Itoa(i), endpoint, of})
-		}
-	}
-	return steps
-}
-
-// events are the data of a recorded stream's events.
-func events(body string) []string {
-	var out []string
-	for line := range strings.SplitSeq(body, "\n") {
-		if data, ok := strings.CutPrefix(line, "data: "); ok {
-			out = append(out, strings.TrimSuffix(data, "\r"))
-		}
-	}
-	return out
 }
 
 // gathered is what a client has of an answer, whole or put together from events.

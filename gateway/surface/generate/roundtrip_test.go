@@ -2,7 +2,6 @@ package generate
 
 import (
 	"encoding/base64"
-	"net/http"
 	"strings"
 	"testing"
 
@@ -10,6 +9,7 @@ import (
 
 	"llm-gateway/gateway/provider/anthropic"
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 	"llm-gateway/gateway/provider/gemini"
 )
 
@@ -35,24 +35,24 @@ var reasons = map[string]string{"UNEXPECTED_TOOL_CALL": "STOP", "": "SAFETY"}
 // TestRecordedAnswers takes Google's recorded answers to chat completions and back.
 func TestRecordedAnswers(t *testing.T) {
 	n := 0
-	for _, s := range recorded(t, "generatecontent") {
-		if s.status() != http.StatusOK || s.stream() {
+	for _, s := range chattest.Recorded(t, "generatecontent", 1) {
+		if !s.OK() || s.Stream {
 			continue
 		}
 		n++
-		completion, err := translated(t, s.model()).Answer([]byte(s.body()))
+		completion, err := translated(t, s.Model).Answer([]byte(s.Body))
 		if err != nil {
-			t.Errorf("%s: %v", s.name, err)
+			t.Errorf("%s: %v", s.Name, err)
 			continue
 		}
 		back, err := foreignOf(t, simple).Answer(completion.Body)
 		if err != nil {
-			t.Errorf("%s: %v", s.name, err)
+			t.Errorf("%s: %v", s.Name, err)
 			continue
 		}
 		var got, want gathered
 		got.add(t, back)
-		want.take(t, s.body())
+		want.take(t, s.Body)
 		compare(t, s, &got, &want)
 	}
 	if n < 10 {
@@ -63,17 +63,17 @@ func TestRecordedAnswers(t *testing.T) {
 // TestRecordedStreams does the same with streams.
 func TestRecordedStreams(t *testing.T) {
 	n := 0
-	for _, s := range recorded(t, "generatecontent") {
-		if s.status() != http.StatusOK || !s.stream() {
+	for _, s := range chattest.Recorded(t, "generatecontent", 1) {
+		if !s.OK() || !s.Stream {
 			continue
 		}
 		n++
-		r := translated(t, s.model()).Reader()
+		r := translated(t, s.Model).Reader()
 		var chunks []chat.Chunk
 		var err error
-		for _, e := range events(s.body()) {
+		for _, e := range s.Events() {
 			if chunks, _, err = r.Event([]byte(e), chunks); err != nil {
-				t.Fatalf("%s: %v", s.name, err)
+				t.Fatalf("%s: %v", s.Name, err)
 			}
 		}
 		chunks, _ = r.End(chunks)
@@ -83,10 +83,10 @@ func TestRecordedStreams(t *testing.T) {
 		}
 		got, last := write(t, foreignOf(t, simple), data)
 		if end := gjson.ParseBytes(last); !end.Get("usageMetadata").Exists() || !end.Get("candidates.0.finishReason").Exists() {
-			t.Errorf("%s: the last event is %s", s.name, last)
+			t.Errorf("%s: the last event is %s", s.Name, last)
 		}
 		var want gathered
-		for _, e := range events(s.body()) {
+		for _, e := range s.Events() {
 			want.take(t, e)
 		}
 		compare(t, s, &got, &want)
@@ -129,40 +129,40 @@ func (g *gathered) partial(p gjson.Result) {
 	}
 }
 
-func compare(t *testing.T, s step, got, want *gathered) {
+func compare(t *testing.T, s chattest.Step, got, want *gathered) {
 	t.Helper()
 	if got.text != want.text || got.thought != want.thought {
-		t.Errorf("%s: %q and %q, want %q and %q", s.name, got.text, got.thought, want.text, want.thought)
+		t.Errorf("%s: %q and %q, want %q and %q", s.Name, got.text, got.thought, want.text, want.thought)
 	}
 	reason := want.finish[0]
 	if other, ok := reasons[reason]; ok {
 		reason = other
 	}
 	if len(got.finish) != 1 || got.finish[0] != reason {
-		t.Errorf("%s: ends with %v, want %v", s.name, got.finish, reason)
+		t.Errorf("%s: ends with %v, want %v", s.Name, got.finish, reason)
 	}
 	if len(got.calls) != len(want.calls) {
-		t.Fatalf("%s: %v, want %v", s.name, got.calls, want.calls)
+		t.Fatalf("%s: %v, want %v", s.Name, got.calls, want.calls)
 	}
 	for i, c := range got.calls {
 		args := want.calls[i].args
 		if args == "" {
 			args = "{}"
 		}
-		if c.id == "" || c.name != want.calls[i].name || args != "partial" && !sameJSON(t, c.args, args) {
-			t.Errorf("%s: %v, want %v", s.name, c, want.calls[i])
+		if c.id == "" || c.name != want.calls[i].name || args != "partial" && !chattest.SameJSON(t, c.args, args) {
+			t.Errorf("%s: %v, want %v", s.Name, c, want.calls[i])
 		}
 	}
 	if len(got.signatures) != len(want.signatures) {
-		t.Errorf("%s: %d signatures, want %d", s.name, len(got.signatures), len(want.signatures))
+		t.Errorf("%s: %d signatures, want %d", s.Name, len(got.signatures), len(want.signatures))
 	}
 	g, w := gjson.Parse(got.usage), gjson.Parse(want.usage)
 	if prompt := w.Get("promptTokenCount").Int() + w.Get("toolUsePromptTokenCount").Int(); g.Get("promptTokenCount").Int() != prompt {
-		t.Errorf("%s: %s, want %s", s.name, got.usage, want.usage)
+		t.Errorf("%s: %s, want %s", s.Name, got.usage, want.usage)
 	}
 	for _, name := range []string{"candidatesTokenCount", "thoughtsTokenCount", "cachedContentTokenCount", "totalTokenCount"} {
 		if g.Get(name).Int() != w.Get(name).Int() {
-			t.Errorf("%s: %s is %s, want %s", s.name, name, got.usage, want.usage)
+			t.Errorf("%s: %s is %s, want %s", s.Name, name, got.usage, want.usage)
 		}
 	}
 }
@@ -171,8 +171,8 @@ func compare(t *testing.T, s step, got, want *gathered) {
 // the calls with their ids, return as they were.
 func TestAnthropicsThinking(t *testing.T) {
 	signed, called := 0, 0
-	for _, s := range recorded(t, "messages") {
-		if s.status() != http.StatusOK || gjson.Get(s.of.Raw, "expect.error").Exists() {
+	for _, s := range chattest.Recorded(t, "messages", 1) {
+		if !s.OK() || gjson.Get(s.Of.Raw, "expect.error").Exists() {
 			continue
 		}
 		message, contents := throughHere(t, s)
@@ -189,10 +189,10 @@ func TestAnthropicsThinking(t *testing.T) {
 			continue
 		}
 		if got.Get("content").Str != want.Get("content").Str || got.Get("tool_calls.#.id").Raw != want.Get("tool_calls.#.id").Raw {
-			t.Errorf("%s: %s, want %s", s.name, got, want)
+			t.Errorf("%s: %s, want %s", s.Name, got, want)
 		}
 		if g, w := got.Get("thinking_blocks").Raw, want.Get("thinking_blocks").Raw; g != w {
-			t.Errorf("%s: %s, want %s", s.name, g, w)
+			t.Errorf("%s: %s, want %s", s.Name, g, w)
 		} else if w != "" {
 			signed++
 		}
@@ -205,31 +205,31 @@ func TestAnthropicsThinking(t *testing.T) {
 
 // throughHere is a recorded answer of Anthropic's as a chat message, and as the contents that a client of this
 // API has of it, as many as there were events; "" where the answer broke off.
-func throughHere(t *testing.T, s step) (message, contents string) {
+func throughHere(t *testing.T, s chattest.Step) (message, contents string) {
 	t.Helper()
 	r, err := chat.Parse([]byte(`{"messages":[{"role":"user","content":"hi"}]}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	x, err := anthropic.Translate(r, anthropic.Target{Model: s.model(), MaxOutput: 4096, Created: 1})
+	x, err := anthropic.Translate(r, anthropic.Target{Model: s.Model, MaxOutput: 4096, Created: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !s.stream() {
-		completion, err := x.Answer([]byte(s.body()))
+	if !s.Stream {
+		completion, err := x.Answer([]byte(s.Body))
 		if err != nil {
-			t.Fatalf("%s: %v", s.name, err)
+			t.Fatalf("%s: %v", s.Name, err)
 		}
 		answer, err := foreignOf(t, simple).Answer(completion.Body)
 		if err != nil {
-			t.Fatalf("%s: %v", s.name, err)
+			t.Fatalf("%s: %v", s.Name, err)
 		}
 		return gjson.GetBytes(completion.Body, "choices.0.message").Raw, gjson.GetBytes(answer, "candidates.0.content").Raw
 	}
 	reader, w := x.Reader(), foreignOf(t, simple).Writer()
 	m := chat.Reply{Role: chat.RoleAssistant, Content: new(string)}
 	var out []chat.Chunk
-	for _, e := range events(s.body()) {
+	for _, e := range s.Events() {
 		chunks, done, err := reader.Event([]byte(e), nil)
 		if err != nil {
 			return "", ""

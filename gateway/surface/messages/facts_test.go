@@ -3,35 +3,13 @@ package messages
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
 	"llm-gateway/gateway/provider/anthropic"
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 )
-
-// testCase is a case of a table in testdata.
-type testCase struct{ name, request, want string }
-
-// table reads a table of testdata, and what stands before its cases.
-func table(t testing.TB, file string) (head string, cases []testCase) {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	blocks := strings.Split(string(text), "\n= ")
-	for _, block := range blocks[1:] {
-		name, rest, _ := strings.Cut(block, "\n")
-		request, want, ok := strings.Cut(rest, "\n->")
-		if !ok {
-			t.Fatalf("%s: case %q is not whole", file, name)
-		}
-		cases = append(cases, testCase{name, strings.TrimSpace(request), strings.TrimSpace(want)})
-	}
-	return blocks[0], cases
-}
 
 // show renders what is unusual in the facts of a usual request.
 func show(body string, f *chat.Facts) string {
@@ -57,24 +35,24 @@ func show(body string, f *chat.Facts) string {
 }
 
 func TestFacts(t *testing.T) {
-	_, cases := table(t, "testdata/facts.txt")
+	_, cases := chattest.Cases(t, "testdata/facts.txt")
 	for _, c := range cases {
-		f, err := Facts([]byte(c.request))
+		f, err := Facts([]byte(c.Request))
 		got := ""
 		var refused *chat.Unsupported
 		switch {
 		case errors.As(err, &refused):
 			got = "refused: " + refused.Param
 			if refused.Message == "" {
-				t.Errorf("%s: refused without words", c.name)
+				t.Errorf("%s: refused without words", c.Name)
 			}
 		case err != nil:
-			t.Errorf("%s: %v", c.name, err)
+			t.Errorf("%s: %v", c.Name, err)
 		default:
-			got = show(c.request, f)
+			got = show(c.Request, f)
 		}
-		if got != c.want {
-			t.Errorf("%s:\n got %s\nwant %s", c.name, got, c.want)
+		if got != c.Want {
+			t.Errorf("%s:\n got %s\nwant %s", c.Name, got, c.Want)
 		}
 	}
 }
@@ -99,9 +77,9 @@ func TestConstants(t *testing.T) {
 
 // FuzzFacts takes any JSON object: what comes of it is a refusal by name, or facts within their bounds.
 func FuzzFacts(f *testing.F) {
-	_, cases := table(f, "testdata/facts.txt")
+	_, cases := chattest.Cases(f, "testdata/facts.txt")
 	for _, c := range cases {
-		f.Add([]byte(c.request))
+		f.Add([]byte(c.Request))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if !isObject(body) {

@@ -11,6 +11,7 @@ import (
 	"github.com/tidwall/gjson"
 
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 )
 
 var update = flag.Bool("update", false, "write what is asked into testdata/requests.txt, to be read before it is believed")
@@ -28,26 +29,23 @@ func foreignOf(t testing.TB, body string) chat.Foreign {
 
 func TestRequests(t *testing.T) {
 	const file = "testdata/requests.txt"
-	head, cases := table(t, file)
+	head, cases := chattest.Cases(t, file)
 	var out strings.Builder
 	out.WriteString(head)
 	for _, c := range cases {
-		if !json.Valid([]byte(c.request)) {
-			t.Fatalf("%s: not JSON", c.name)
-		}
-		f, err := Foreign([]byte(c.request), "x", 0)
+		f, err := Foreign([]byte(c.Request), "x", 0)
 		if err != nil {
-			t.Errorf("%s: %v", c.name, err)
+			t.Errorf("%s: %v", c.Name, err)
 			continue
 		}
 		got := string(f.Chat())
-		if got != c.want && !*update {
-			t.Errorf("%s:\n got %s\nwant %s", c.name, got, c.want)
+		if got != c.Want && !*update {
+			t.Errorf("%s:\n got %s\nwant %s", c.Name, got, c.Want)
 		}
 		if _, err := chat.Parse(f.Chat()); err != nil {
-			t.Errorf("%s: %v", c.name, err)
+			t.Errorf("%s: %v", c.Name, err)
 		}
-		out.WriteString("\n= " + c.name + "\n" + c.request + "\n->\n" + got + "\n")
+		out.WriteString("\n= " + c.Name + "\n" + c.Request + "\n->\n" + got + "\n")
 	}
 	if *update {
 		if err := os.WriteFile(file, []byte(out.String()), 0o600); err != nil {
@@ -57,15 +55,12 @@ func TestRequests(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	_, cases := table(t, "testdata/refusals.txt")
+	_, cases := chattest.Cases(t, "testdata/refusals.txt")
 	for _, c := range cases {
-		if !json.Valid([]byte(c.request)) {
-			t.Fatalf("%s: not JSON", c.name)
-		}
-		_, err := Foreign([]byte(c.request), "x", 0)
+		_, err := Foreign([]byte(c.Request), "x", 0)
 		var refused *chat.Unsupported
-		if !errors.As(err, &refused) || refused.Param != c.want || refused.Message == "" {
-			t.Errorf("%s: %v, want a refusal of %s", c.name, err, c.want)
+		if !errors.As(err, &refused) || refused.Param != c.Want || refused.Message == "" {
+			t.Errorf("%s: %v, want a refusal of %s", c.Name, err, c.Want)
 		}
 	}
 }
@@ -74,9 +69,9 @@ func TestRefusals(t *testing.T) {
 // chat completion that can be read.
 func FuzzForeign(f *testing.F) {
 	for _, file := range []string{"testdata/facts.txt", "testdata/requests.txt", "testdata/refusals.txt"} {
-		_, cases := table(f, file)
+		_, cases := chattest.Cases(f, file)
 		for _, c := range cases {
-			f.Add([]byte(c.request))
+			f.Add([]byte(c.Request))
 		}
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {

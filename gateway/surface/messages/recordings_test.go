@@ -2,8 +2,6 @@ package messages
 
 import (
 	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -11,58 +9,9 @@ import (
 
 	"llm-gateway/gateway/provider/anthropic"
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 	"llm-gateway/gateway/provider/gemini"
 )
-
-// recordingsDir holds recorded traffic of real providers; it is beside the project, not in it.
-const recordingsDir = "../../../../shared/replay/recordings"
-
-// recorded is one step of a recording.
-type recorded struct {
-	name, request string // request is "" where it was not recorded
-	status        int64
-	stream        bool
-	body          string
-	input         int64 // tokens that were billed
-}
-
-// recordings are all recorded answers of an endpoint; the test is skipped where they are absent.
-func recordings(t *testing.T, endpoint string) (all []recorded) {
-	t.Helper()
-	index, err := os.ReadFile(filepath.Join(recordingsDir, "index.json"))
-	if err != nil {
-		t.Skip("the recordings of ../shared are absent: ", err)
-	}
-	for _, r := range gjson.ParseBytes(index).Array() {
-		if r.Get("endpoint").Str != endpoint {
-			continue
-		}
-		file, err := os.ReadFile(filepath.Join(recordingsDir, r.Get("id").Str+".json"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, s := range gjson.GetBytes(file, "steps").Array() {
-			one := recorded{name: r.Get("id").Str + "/" + itoa(i), status: s.Get("status").Int(), stream: s.Get("stream").Bool(), body: s.Get("response.body").Str}
-			if q := s.Get("request"); q.IsObject() {
-				one.request = compact(q.Raw)
-			}
-			u := s.Get("usage_raw")
-			one.input = u.Get("input_tokens").Int() + u.Get("cache_creation_input_tokens").Int() + u.Get("cache_read_input_tokens").Int()
-			all = append(all, one)
-		}
-	}
-	return all
-}
-
-// dataOf is the data of the events of a stream.
-func dataOf(body string) (events []string) {
-	for line := range strings.Lines(body) {
-		if data, ok := strings.CutPrefix(strings.TrimRight(line, "\r\n"), "data: "); ok {
-			events = append(events, data)
-		}
-	}
-	return events
-}
 
 // TestRecordedRequests: what was billed is within what the facts bound, and what can be asked elsewhere is a chat
 // completion.
@@ -70,30 +19,33 @@ func TestRecordedRequests(t *testing.T) {
 	refusals := map[string]string{"an-cite/0": "messages[2].content[0].content[0].citations",
 		"an-basic-2/0": "messages[0].content[1].source.type", "an-cread-1/0": "messages[1].content[0].type"}
 	n := 0
-	for _, r := range recordings(t, "messages") {
-		if r.request == "" {
+	for _, r := range chattest.Recorded(t, "messages", 30) {
+		if r.Request == "" {
 			continue
 		}
 		n++
-		f, err := Facts([]byte(r.request))
+		request := []byte(compact(r.Request))
+		f, err := Facts(request)
 		if err != nil {
-			t.Errorf("%s: %v", r.name, err)
+			t.Errorf("%s: %v", r.Name, err)
 			continue
 		}
 		const imageTokens = 5000 // as the provider's terms have it
 		bound := f.InputBytes + 64 + f.Images*imageTokens - f.ImageBytes
-		if bound < r.input && !f.Opaque {
-			t.Errorf("%s: %d tokens, bound by %d", r.name, r.input, bound)
+		u := r.Of.Get("usage_raw")
+		billed := u.Get("input_tokens").Int() + u.Get("cache_creation_input_tokens").Int() + u.Get("cache_read_input_tokens").Int()
+		if bound < billed && !f.Opaque {
+			t.Errorf("%s: %d tokens, bound by %d", r.Name, billed, bound)
 		}
-		foreign, err := Foreign([]byte(r.request), "x", 0)
+		foreign, err := Foreign(request, "x", 0)
 		if refused, ok := errors.AsType[*chat.Unsupported](err); ok {
-			if refusals[r.name] != refused.Param {
-				t.Errorf("%s: %v", r.name, err)
+			if refusals[r.Name] != refused.Param {
+				t.Errorf("%s: %v", r.Name, err)
 			}
 			continue
 		}
 		if _, err := chat.Parse(foreign.Chat()); err != nil {
-			t.Errorf("%s: %v", r.name, err)
+			t.Errorf("%s: %v", r.Name, err)
 		}
 	}
 	if n < 25 {
@@ -127,7 +79,7 @@ func toGemini(q *chat.Request) (chat.Exchange, error) {
 func chunksOf(t *testing.T, x chat.Exchange, body string) (chunks []string, ok bool) {
 	t.Helper()
 	r := x.Reader()
-	for _, data := range dataOf(body) {
+	for _, data := range chattest.Events(body) {
 		some, done, err := r.Event([]byte(data), nil)
 		if err != nil {
 			return nil, false
@@ -150,34 +102,34 @@ func chunksOf(t *testing.T, x chat.Exchange, body string) (chunks []string, ok b
 // it was.
 func TestThereAndBack(t *testing.T) {
 	x, n := exchangeOf(t, toAnthropic), 0
-	for _, r := range recordings(t, "messages") {
-		if r.status != 200 {
+	for _, r := range chattest.Recorded(t, "messages", 30) {
+		if !r.OK() {
 			continue
 		}
 		n++
 		var got, want gjson.Result
-		if r.stream {
-			chunks, ok := chunksOf(t, x, r.body)
+		if r.Stream {
+			chunks, ok := chunksOf(t, x, r.Body)
 			if !ok {
-				t.Errorf("%s: cannot be read", r.name)
+				t.Errorf("%s: cannot be read", r.Name)
 				continue
 			}
 			// A call that began again goes on under the id that the client has seen.
-			got, want = stream(t, foreignOf(t, asked).Writer(), chunks), nativeOf(strings.ReplaceAll(r.body, "toolu_second", "toolu_first"))
+			got, want = stream(t, foreignOf(t, asked).Writer(), chunks), nativeOf(strings.ReplaceAll(r.Body, "toolu_second", "toolu_first"))
 		} else {
-			completion, err := x.Answer([]byte(r.body))
+			completion, err := x.Answer([]byte(r.Body))
 			if err != nil {
-				t.Errorf("%s: %v", r.name, err)
+				t.Errorf("%s: %v", r.Name, err)
 				continue
 			}
 			answer, err := foreignOf(t, asked).Answer(completion.Body)
 			if err != nil {
-				t.Errorf("%s: %v", r.name, err)
+				t.Errorf("%s: %v", r.Name, err)
 				continue
 			}
-			got, want = gjson.ParseBytes(answer), gjson.Parse(r.body)
+			got, want = gjson.ParseBytes(answer), gjson.Parse(r.Body)
 		}
-		compare(t, r.name, got, want)
+		compare(t, r.Name, got, want)
 	}
 	if n < 30 {
 		t.Errorf("only %d recorded answers", n)
@@ -188,7 +140,7 @@ func TestThereAndBack(t *testing.T) {
 func nativeOf(body string) gjson.Result {
 	g := gathered{}
 	var usage gjson.Result
-	for _, data := range dataOf(body) {
+	for _, data := range chattest.Events(body) {
 		e := gjson.Parse(data)
 		switch kind := e.Get("type").Str; kind {
 		case "message_start":
@@ -252,19 +204,19 @@ func compare(t *testing.T, name string, got, want gjson.Result) {
 // sends the answer back.
 func TestGoogleAndBack(t *testing.T) {
 	x, n := exchangeOf(t, toGemini), 0
-	for _, r := range append(recordings(t, "generateContent"), recordings(t, "streamGenerateContent")...) {
-		if r.status != 200 {
+	for _, r := range chattest.Recorded(t, "generatecontent", 25) {
+		if !r.OK() {
 			continue
 		}
 		var message gjson.Result
-		if r.stream {
-			chunks, ok := chunksOf(t, x, r.body)
+		if r.Stream {
+			chunks, ok := chunksOf(t, x, r.Body)
 			if !ok {
 				continue
 			}
 			message = stream(t, foreignOf(t, asked).Writer(), chunks)
 		} else {
-			completion, err := x.Answer([]byte(r.body))
+			completion, err := x.Answer([]byte(r.Body))
 			if err != nil {
 				continue
 			}
@@ -281,15 +233,15 @@ func TestGoogleAndBack(t *testing.T) {
 		var sent []string
 		googleSignatures(gjson.GetBytes(foreignOf(t, again).Chat(), "messages"), "thought_signature", &sent)
 		var signed []string
-		googleSignatures(gjson.Parse("["+strings.Join(append(dataOf(r.body), r.body), ",")+"]"), "thoughtSignature", &signed)
+		googleSignatures(gjson.Parse("["+strings.Join(append(r.Events(), r.Body), ",")+"]"), "thoughtSignature", &signed)
 		for _, s := range sent {
 			n++
 			if !strings.Contains(strings.Join(signed, "\n"), s) {
-				t.Errorf("%s: %q is none of Google's signatures", r.name, s)
+				t.Errorf("%s: %q is none of Google's signatures", r.Name, s)
 			}
 		}
 		if len(signed) > 0 && len(sent) == 0 {
-			t.Errorf("%s: %d signatures are lost", r.name, len(signed))
+			t.Errorf("%s: %d signatures are lost", r.Name, len(signed))
 		}
 	}
 	if n == 0 {
@@ -314,23 +266,23 @@ func googleSignatures(v gjson.Result, name string, into *[]string) {
 // TestOpenAIAndBack: every recorded stream and answer of OpenAI's and of those that speak its API becomes a whole
 // message with the same text and calls.
 func TestOpenAIAndBack(t *testing.T) {
-	for _, r := range recordings(t, "chat") {
-		if r.status != 200 || strings.Contains(r.body, `"error":{`) {
+	for _, r := range chattest.Recorded(t, "chat", 30) {
+		if !r.OK() || strings.Contains(r.Body, `"error":{`) {
 			continue
 		}
-		if !r.stream {
-			if _, err := foreignOf(t, asked).Answer([]byte(r.body)); err != nil {
-				t.Errorf("%s: %v", r.name, err)
+		if !r.Stream {
+			if _, err := foreignOf(t, asked).Answer([]byte(r.Body)); err != nil {
+				t.Errorf("%s: %v", r.Name, err)
 			}
 			continue
 		}
 		var text strings.Builder
-		for _, data := range dataOf(r.body) {
+		for _, data := range r.Events() {
 			text.WriteString(gjson.Get(data, "choices.0.delta.content").Str + gjson.Get(data, "choices.0.delta.refusal").Str)
 		}
-		got, calls, _ := told(stream(t, foreignOf(t, asked).Writer(), dataOf(r.body)))
-		if got != text.String() || strings.Contains(r.body, `"tool_calls":[`) != (calls != "") {
-			t.Errorf("%s: %q %q, want %q", r.name, got, calls, text.String())
+		got, calls, _ := told(stream(t, foreignOf(t, asked).Writer(), r.Events()))
+		if got != text.String() || strings.Contains(r.Body, `"tool_calls":[`) != (calls != "") {
+			t.Errorf("%s: %q %q, want %q", r.Name, got, calls, text.String())
 		}
 	}
 }

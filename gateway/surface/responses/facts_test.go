@@ -1,42 +1,20 @@
 package responses
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 )
 
-// testCase is a case of a table in testdata.
-type testCase struct{ name, request, want string }
-
-// table reads a table of testdata.
-func table(t *testing.T, file string) (cases []testCase) {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, block := range strings.Split(string(text), "\n= ")[1:] {
-		name, rest, _ := strings.Cut(block, "\n")
-		request, want, ok := strings.Cut(rest, "\n->\n")
-		request, want = strings.TrimSpace(request), strings.TrimSpace(want)
-		if !ok || !json.Valid([]byte(request)) {
-			t.Fatalf("%s: case %q is not whole", file, name)
-		}
-		cases = append(cases, testCase{name, request, want})
-	}
-	return cases
-}
-
 func TestFacts(t *testing.T) {
-	for _, c := range table(t, "testdata/facts.txt") {
-		if got := factsOf(t, c.request); got != c.want {
-			t.Errorf("%s:\n got %s\nwant %s", c.name, got, c.want)
+	_, cases := chattest.Cases(t, "testdata/facts.txt")
+	for _, c := range cases {
+		if got := factsOf(t, c.Request); got != c.Want {
+			t.Errorf("%s:\n got %s\nwant %s", c.Name, got, c.Want)
 		}
 	}
 }

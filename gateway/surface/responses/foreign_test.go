@@ -1,14 +1,12 @@
 package responses
 
 import (
-	"encoding/json"
-	"reflect"
-	"strings"
 	"testing"
 
 	"github.com/tidwall/gjson"
 
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 )
 
 const (
@@ -27,19 +25,20 @@ func foreignOf(t *testing.T, body string) chat.Foreign {
 }
 
 func TestForeign(t *testing.T) {
-	for _, c := range table(t, "testdata/foreign.txt") {
-		f, err := Foreign([]byte(c.request), testID, created)
+	_, cases := chattest.Cases(t, "testdata/foreign.txt")
+	for _, c := range cases {
+		f, err := Foreign([]byte(c.Request), testID, created)
 		if err != nil {
-			if got := refused(t, err); got != c.want {
-				t.Errorf("%s: %s, want %s", c.name, err, c.want)
+			if got := refused(t, err); got != c.Want {
+				t.Errorf("%s: %s, want %s", c.Name, err, c.Want)
 			}
 			continue
 		}
-		if got := string(f.Chat()); got != c.want {
-			t.Errorf("%s:\n got %s\nwant %s", c.name, got, c.want)
+		if got := string(f.Chat()); got != c.Want {
+			t.Errorf("%s:\n got %s\nwant %s", c.Name, got, c.Want)
 		}
 		if _, err := chat.Parse(f.Chat()); err != nil {
-			t.Errorf("%s: %v", c.name, err)
+			t.Errorf("%s: %v", c.Name, err)
 		}
 	}
 }
@@ -66,27 +65,10 @@ func TestEcho(t *testing.T) {
 			"truncation":"disabled","usage":null,"user":"u","metadata":{"a":"b"}}`,
 	} {
 		got, err := foreignOf(t, request).Answer([]byte(completion))
-		if err != nil || !sameJSON(t, string(got), want) {
+		if err != nil || !chattest.SameJSON(t, string(got), want) {
 			t.Errorf("%s: %v\n got %s\nwant %s", request, err, got, want)
 		}
 	}
-}
-
-// sameJSON compares two texts as JSON.
-func sameJSON(t *testing.T, got, want string) bool {
-	t.Helper()
-	return reflect.DeepEqual(valueOf(t, got), valueOf(t, want))
-}
-
-func valueOf(t *testing.T, text string) any {
-	t.Helper()
-	d := json.NewDecoder(strings.NewReader(text))
-	d.UseNumber()
-	var v any
-	if err := d.Decode(&v); err != nil {
-		t.Fatalf("%v in %s", err, text)
-	}
-	return v
 }
 
 // TestOwnBody: what is sent to OpenAI differs only where it must.

@@ -11,6 +11,7 @@ import (
 
 	"llm-gateway/domain"
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 )
 
 // ownOf is the exchange whose answers are read.
@@ -24,65 +25,65 @@ func ownOf(t *testing.T) chat.Exchange {
 }
 
 func TestRecordedRequests(t *testing.T) {
-	for _, s := range recorded(t, "responses", 10) {
-		request := s.of.Get("request")
+	for _, s := range chattest.Recorded(t, "responses", 10) {
+		request := s.Of.Get("request")
 		if !request.IsObject() {
 			continue
 		}
 		body := []byte(request.Raw)
 		f, err := Facts(body)
-		if err != nil || f.Model != request.Get("model").Str || f.Stream != s.stream() {
-			t.Errorf("%s: %v %+v", s.name, err, f)
+		if err != nil || f.Model != request.Get("model").Str || f.Stream != s.Stream {
+			t.Errorf("%s: %v %+v", s.Name, err, f)
 			continue
 		}
-		if used := s.of.Get("usage_raw.input_tokens").Int(); !f.Opaque && f.InputBytes+64 < used {
-			t.Errorf("%s: bounded by %d, used %d", s.name, f.InputBytes, used)
+		if used := s.Of.Get("usage_raw.input_tokens").Int(); !f.Opaque && f.InputBytes+64 < used {
+			t.Errorf("%s: bounded by %d, used %d", s.Name, f.InputBytes, used)
 		}
 		x, err := Own(body, "gpt")
 		if want, _ := sjson.SetBytes(body, "model", "gpt"); err != nil || f.Rounds == 1 && string(x.Body()) != string(want) {
-			t.Errorf("%s: %v %s", s.name, err, x.Body())
+			t.Errorf("%s: %v %s", s.Name, err, x.Body())
 		}
 		checkCarried(t, s, body)
 	}
 }
 
 // checkCarried takes a recorded request to another provider, if none of OpenAI's tools are in it.
-func checkCarried(t *testing.T, s step, body []byte) {
+func checkCarried(t *testing.T, s chattest.Step, body []byte) {
 	t.Helper()
 	f, err := Foreign(body, testID, created)
 	if err != nil {
 		refused(t, err)
 		if !strings.Contains(string(body), "tool_search") && !strings.Contains(string(body), "file_url") {
-			t.Errorf("%s: %v", s.name, err)
+			t.Errorf("%s: %v", s.Name, err)
 		}
 		return
 	}
 	r, err := chat.Parse(f.Chat())
 	if err != nil || len(r.Unknown) > 0 || len(r.Messages) == 0 {
-		t.Errorf("%s: %v %+v", s.name, err, r)
+		t.Errorf("%s: %v %+v", s.Name, err, r)
 	}
 }
 
 // wantedUsage is what a recording says, in the ledger's terms.
-func wantedUsage(s step) domain.Usage {
-	u := s.of.Get("usage_raw")
+func wantedUsage(s chattest.Step) domain.Usage {
+	u := s.Of.Get("usage_raw")
 	return domain.Usage{Input: u.Get("input_tokens").Int(), CachedInput: u.Get("input_tokens_details.cached_tokens").Int(),
 		CacheWrite5m: u.Get("input_tokens_details.cache_write_tokens").Int(), Output: u.Get("output_tokens").Int(),
 		Reasoning: u.Get("output_tokens_details.reasoning_tokens").Int()}
 }
 
-func checkReport(t *testing.T, s step, r chat.Report) {
+func checkReport(t *testing.T, s chattest.Step, r chat.Report) {
 	t.Helper()
-	if r.Usage == nil || *r.Usage != wantedUsage(s) || r.Partial || r.Model != s.expect().Get("model").Str ||
-		r.FinishReason != s.expect().Get("finish_reason").Str || !strings.HasPrefix(r.UpstreamID, "resp_") || r.ServiceTier != "default" {
-		t.Errorf("%s: %+v of %+v", s.name, r.Usage, r)
+	if r.Usage == nil || *r.Usage != wantedUsage(s) || r.Partial || r.Model != s.Expect.Get("model").Str ||
+		r.FinishReason != s.Expect.Get("finish_reason").Str || !strings.HasPrefix(r.UpstreamID, "resp_") || r.ServiceTier != "default" {
+		t.Errorf("%s: %+v of %+v", s.Name, r.Usage, r)
 	}
 }
 
 // wantedText is all that a recorded answer says: its text, and its calls.
-func wantedText(s step) (texts []string) {
-	texts = append(texts, s.expect().Get("text").Str)
-	for _, c := range s.expect().Get("tool_calls").Array() {
+func wantedText(s chattest.Step) (texts []string) {
+	texts = append(texts, s.Expect.Get("text").Str)
+	for _, c := range s.Expect.Get("tool_calls").Array() {
 		texts = append(texts, c.Get("name").Str)
 		c.Get("arguments").ForEach(func(key, _ gjson.Result) bool { texts = append(texts, key.Str); return true })
 	}
@@ -90,55 +91,55 @@ func wantedText(s step) (texts []string) {
 }
 
 func TestRecordedAnswers(t *testing.T) {
-	for _, s := range recorded(t, "responses", 10) {
-		if s.stream() {
+	for _, s := range chattest.Recorded(t, "responses", 10) {
+		if s.Stream {
 			continue
 		}
-		got, err := ownOf(t).Answer([]byte(s.body()))
-		if !s.ok() {
+		got, err := ownOf(t).Answer([]byte(s.Body))
+		if !s.OK() {
 			var failed *chat.Failed
 			if !errors.As(err, &failed) || failed.Type != "invalid_request_error" || failed.Message == "" {
-				t.Errorf("%s: %v", s.name, err)
+				t.Errorf("%s: %v", s.Name, err)
 			}
 			continue
 		}
-		if err != nil || string(got.Body) != s.body() {
-			t.Errorf("%s: %v", s.name, err)
+		if err != nil || string(got.Body) != s.Body {
+			t.Errorf("%s: %v", s.Name, err)
 			continue
 		}
 		checkReport(t, s, got.Report)
 		for _, want := range wantedText(s) {
 			if !strings.Contains(got.Text(), want) {
-				t.Errorf("%s: %q lacks %q", s.name, got.Text(), want)
+				t.Errorf("%s: %q lacks %q", s.Name, got.Text(), want)
 			}
 		}
 	}
 }
 
 func TestRecordedStreams(t *testing.T) {
-	for _, s := range recorded(t, "responses", 10) {
-		if !s.stream() || strings.HasPrefix(s.name, "vx-") {
+	for _, s := range chattest.Recorded(t, "responses", 10) {
+		if !s.Stream || strings.HasPrefix(s.Name, "vx-") {
 			continue
 		}
-		r, events, text := ownOf(t).Reader(), s.events(), ""
+		r, events, text := ownOf(t).Reader(), s.Events(), ""
 		for i, data := range events {
 			chunks, done, err := r.Event([]byte(data), nil)
 			if err != nil || len(chunks) != 1 || string(chunks[0].Data) != data || chunks[0].Event != gjson.Get(data, "type").Str ||
 				chunks[0].Last != done || done != (i == len(events)-1) {
-				t.Fatalf("%s: %v, %v: %s", s.name, err, done, data)
+				t.Fatalf("%s: %v, %v: %s", s.Name, err, done, data)
 			}
 			text += string(chunks[0].Text)
 			if _, complete := r.End(nil); complete {
-				t.Errorf("%s: complete after %d of %d events", s.name, i, len(events))
+				t.Errorf("%s: complete after %d of %d events", s.Name, i, len(events))
 			}
 			if usage := r.Report().Usage; (usage != nil) != done {
-				t.Errorf("%s: a usage after %s", s.name, data)
+				t.Errorf("%s: a usage after %s", s.Name, data)
 			}
 		}
 		checkReport(t, s, r.Report())
 		for _, want := range wantedText(s) {
 			if !strings.Contains(text, want) {
-				t.Errorf("%s: %q lacks %q", s.name, text, want)
+				t.Errorf("%s: %q lacks %q", s.Name, text, want)
 			}
 		}
 		checkPrefixes(t, s)
@@ -146,27 +147,27 @@ func TestRecordedStreams(t *testing.T) {
 }
 
 // checkPrefixes cuts every event, long ones not everywhere: what is no JSON is an error, and reports nothing.
-func checkPrefixes(t *testing.T, s step) {
+func checkPrefixes(t *testing.T, s chattest.Step) {
 	t.Helper()
-	for _, data := range s.events() {
+	for _, data := range s.Events() {
 		for n := 0; n < len(data); n += 1 + len(data)/200 {
 			r := ownOf(t).Reader()
 			if chunks, done, err := r.Event([]byte(data[:n]), nil); err == nil || done || len(chunks) > 0 || r.Report().Usage != nil || r.Report().Model != "" {
-				t.Fatalf("%s: %v: %s", s.name, err, data[:n])
+				t.Fatalf("%s: %v: %s", s.Name, err, data[:n])
 			}
 		}
 	}
 }
 
 func TestRecordedFailure(t *testing.T) {
-	for _, s := range recorded(t, "responses", 10) {
-		if !strings.HasPrefix(s.name, "vx-oa-resp-quota-err") {
+	for _, s := range chattest.Recorded(t, "responses", 10) {
+		if !strings.HasPrefix(s.Name, "vx-oa-resp-quota-err") {
 			continue
 		}
 		// The error event comes first; without it the failed response says the same.
 		for _, skipped := range []string{"", "error"} {
 			r, failed := ownOf(t).Reader(), new(chat.Failed)
-			for _, data := range s.events() {
+			for _, data := range s.Events() {
 				if gjson.Get(data, "type").Str == skipped {
 					continue
 				}

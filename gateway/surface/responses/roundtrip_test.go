@@ -9,6 +9,7 @@ import (
 
 	"llm-gateway/gateway/provider/anthropic"
 	"llm-gateway/gateway/provider/chat"
+	"llm-gateway/gateway/provider/chat/chattest"
 	"llm-gateway/gateway/provider/gemini"
 )
 
@@ -35,8 +36,8 @@ func TestRoundTrips(t *testing.T) {
 		{"messages", "claude-sonnet-4-5", 25, toAnthropic},
 		{"generatecontent", "gemini-2.5-flash", 25, toGemini},
 	} {
-		for _, s := range recorded(t, p.endpoint, p.least) {
-			if !s.ok() {
+		for _, s := range chattest.Recorded(t, p.endpoint, p.least) {
+			if !s.OK() {
 				continue
 			}
 			f := foreignOf(t, asked)
@@ -48,7 +49,7 @@ func TestRoundTrips(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if s.stream() {
+			if s.Stream {
 				checkStream(t, s, f, x)
 			} else {
 				checkWhole(t, s, f, x)
@@ -58,15 +59,15 @@ func TestRoundTrips(t *testing.T) {
 }
 
 // checkWhole takes a recorded answer through chat completions into this API, and its chat completion beside it.
-func checkWhole(t *testing.T, s step, f chat.Foreign, x chat.Exchange) {
+func checkWhole(t *testing.T, s chattest.Step, f chat.Foreign, x chat.Exchange) {
 	t.Helper()
-	completion, err := x.Answer([]byte(s.body()))
+	completion, err := x.Answer([]byte(s.Body))
 	if err != nil {
 		return // an error of the provider's under status 200
 	}
 	got, err := f.Answer(completion.Body)
 	if err != nil {
-		t.Errorf("%s: %v", s.name, err)
+		t.Errorf("%s: %v", s.Name, err)
 		return
 	}
 	m := gjson.GetBytes(completion.Body, "choices.0.message")
@@ -78,11 +79,11 @@ func checkWhole(t *testing.T, s step, f chat.Foreign, x chat.Exchange) {
 }
 
 // checkStream does the same with a stream.
-func checkStream(t *testing.T, s step, f chat.Foreign, x chat.Exchange) {
+func checkStream(t *testing.T, s chattest.Step, f chat.Foreign, x chat.Exchange) {
 	t.Helper()
 	var chunks []chat.Chunk
 	r, done := x.Reader(), false
-	for _, data := range s.events() {
+	for _, data := range s.Events() {
 		var err error
 		if chunks, done, err = r.Event([]byte(data), chunks); err != nil {
 			return
@@ -101,7 +102,7 @@ func checkStream(t *testing.T, s step, f chat.Foreign, x chat.Exchange) {
 		data = append(data, string(c.Data))
 		want.chunk(gjson.ParseBytes(c.Data))
 	}
-	compare(t, s, stream(t, s.name, f, data).final, want)
+	compare(t, s, stream(t, s.Name, f, data).final, want)
 }
 
 // said is what an answer says.
@@ -153,7 +154,7 @@ func usageLine(u gjson.Result) string {
 }
 
 // compare holds a response against what was said on the way.
-func compare(t *testing.T, s step, r gjson.Result, want said) {
+func compare(t *testing.T, s chattest.Step, r gjson.Result, want said) {
 	t.Helper()
 	got, own := said{}, carried{}
 	for _, v := range r.Get("output").Array() {
@@ -179,18 +180,18 @@ func compare(t *testing.T, s step, r gjson.Result, want said) {
 	}
 	blocks := gjson.Parse(want.thoughts).Array()
 	if len(blocks) != len(own.ThinkingBlocks) {
-		t.Errorf("%s: %d blocks of thinking, want %d", s.name, len(own.ThinkingBlocks), len(blocks))
+		t.Errorf("%s: %d blocks of thinking, want %d", s.Name, len(own.ThinkingBlocks), len(blocks))
 	}
 	for i, b := range own.ThinkingBlocks {
 		if b.Thinking != blocks[i].Get("thinking").Str || b.Signature != blocks[i].Get("signature").Str || b.Data != blocks[i].Get("data").Str || b.Type != blocks[i].Get("type").Str {
-			t.Errorf("%s: %+v, want %s", s.name, b, blocks[i])
+			t.Errorf("%s: %+v, want %s", s.Name, b, blocks[i])
 		}
 	}
 	if got.text != want.text || got.reasoning != want.reasoning || got.finish != want.finish || got.signature != want.signature ||
 		got.usage != want.usage || got.citations != want.citations || !slices.Equal(got.calls, want.calls) {
-		t.Errorf("%s:\n got %+v\nwant %+v", s.name, got, want)
+		t.Errorf("%s:\n got %+v\nwant %+v", s.Name, got, want)
 	}
 	if r.Get("model").Str == "" {
-		t.Errorf("%s: no model", s.name)
+		t.Errorf("%s: no model", s.Name)
 	}
 }
