@@ -36,6 +36,8 @@ type life struct {
 	stream                               bool
 	bodyHash                             string // of what the client sent
 	meters                               map[string]int64
+	provider, priceVersion               string   // of the commit
+	attempts                             []string // provider and status of each, in order
 }
 
 // settled says that the request's money is neither held nor lost: one commit, or all of it back.
@@ -59,7 +61,13 @@ type stored struct {
 		UsageSource       string `json:"usage_source"`
 		BodyHash          string `json:"body_hash"`
 		Meters            map[string]int64
-		Lines             []struct {
+		Provider          string
+		PriceVersion      string `json:"price_version"`
+		Attempts          []struct {
+			Provider string
+			Status   int
+		}
+		Lines []struct {
 			Meter     string
 			Quantity  int64
 			UnitPrice string `json:"unit_price"`
@@ -203,6 +211,10 @@ func (a *audit) add(e *stored) {
 		}
 		l.commit.Add(l.commit, amount)
 		l.source, l.stream, l.meters = e.Data.UsageSource, e.Data.Stream, e.Data.Meters
+		l.provider, l.priceVersion = e.Data.Provider, e.Data.PriceVersion
+		for _, tried := range e.Data.Attempts {
+			l.attempts = append(l.attempts, fmt.Sprint(tried.Provider, " ", tried.Status))
+		}
 		a.checkLines(e, amount)
 	case "refund":
 		l.refunds++

@@ -67,11 +67,16 @@ func chatBody(model, prompt string, stream bool, more string) string {
 	return `{"model":"` + model + `","messages":[{"role":"user","content":` + string(text) + `}]` + more + `}`
 }
 
-// chat sends one request and reads all of its answer.
-func chat(ctx context.Context, c *http.Client, base, token, body string) (r reply) {
+// chat asks for a chat completion and reads all of its answer.
+func chat(ctx context.Context, c *http.Client, base, token, body string) reply {
+	return post(ctx, c, base+"/v1/chat/completions", token, body)
+}
+
+// post sends one request and reads all of its answer.
+func post(ctx context.Context, c *http.Client, url, token, body string) (r reply) {
 	begin := time.Now()
 	defer func() { r.took = time.Since(begin) }()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"/v1/chat/completions", strings.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(body))
 	if err != nil {
 		return reply{err: err}
 	}

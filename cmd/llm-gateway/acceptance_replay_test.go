@@ -71,8 +71,8 @@ func readRecordings(t *testing.T) (all []recording) {
 	return all
 }
 
-// startReplay runs the replaying server, with further arguments, and returns its address.
-func startReplay(t *testing.T, args ...string) string {
+// startReplay runs the replaying server, with more arguments, and returns its address.
+func startReplay(t *testing.T, more ...string) string {
 	t.Helper()
 	python, err := exec.LookPath("python3")
 	if err != nil {
@@ -82,8 +82,8 @@ func startReplay(t *testing.T, args ...string) string {
 	address := free.Addr().String()
 	_, port, _ := net.SplitHostPort(address)
 	free.Close() //nolint:errcheck // it was only to find a port
-	// -B: the directory is not ours
-	server := exec.Command(python, append([]string{"-B", filepath.Join(replayDir, "replay.py"), "--port", port}, args...)...)
+	// -B: the directory is not ours.
+	server := exec.Command(python, append([]string{"-B", filepath.Join(replayDir, "replay.py"), "--port", port}, more...)...)
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}
