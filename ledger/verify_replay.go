@@ -237,23 +237,34 @@ func (s *shardCheck) explain(e *domain.Event, d *domain.CommitData, charged doma
 	}
 }
 
-// unexplained says why a charge does not follow from its meters and prices, or "".
+// unexplained says why a charge does not follow from its meters and prices, or "". A meter has one line, or where
+// several models served a request, one for each of their prices.
 func unexplained(d *domain.CommitData, charged domain.Amount) string {
+	type place struct {
+		meter   domain.Meter
+		version string
+	}
 	var sum domain.Amount
 	var priced domain.Meters
+	seen := make(map[place]bool, len(d.Lines))
 	for _, l := range d.Lines {
 		if want := l.UnitPrice.Times(l.Quantity); !want.Equal(l.Amount) {
 			return fmt.Sprintf("the line %s: %d x %s is %s, not %s", l.Meter, l.Quantity, l.UnitPrice, want, l.Amount)
 		}
-		if l.Quantity != d.Meters[l.Meter] || priced[l.Meter] != 0 {
-			return fmt.Sprintf("the line %s: quantity %d, the meter says %d", l.Meter, l.Quantity, d.Meters[l.Meter])
+		at := place{l.Meter, l.PriceVersion}
+		if l.Quantity < 0 {
+			return fmt.Sprintf("the line %s: a quantity of %d", l.Meter, l.Quantity)
 		}
-		priced[l.Meter] = l.Quantity
+		if seen[at] {
+			return fmt.Sprintf("the line %s is there twice", l.Meter)
+		}
+		seen[at] = true
+		priced[l.Meter] += l.Quantity
 		sum = sum.Add(l.Amount)
 	}
 	for m, n := range d.Meters {
 		if n != priced[m] {
-			return fmt.Sprintf("the meter %s says %d and has no line", domain.Meter(m), n)
+			return fmt.Sprintf("the meter %s says %d, its lines have %d", domain.Meter(m), n, priced[m])
 		}
 	}
 	if !sum.Equal(charged) {
