@@ -32,6 +32,8 @@ type door struct {
 	event   string
 	// marked says that a stream ends with [DONE].
 	marked bool
+	// plain says that its clients take every line of a stream for data, so that no comment tells the bill.
+	plain bool
 	// counted answers with a number of tokens; nil: the door does not count.
 	counted func(tokens int64) []byte
 	// modes are what a model must be to be called here; nil = a chat model.

@@ -97,6 +97,7 @@ var generateDoor = &door{
 	},
 	limit:   generateLimit,
 	failure: failureBy(generate.Error),
+	plain:   true,
 }
 
 // generateLimit is where Google's requests limit the output, in the spelling that the body has.

@@ -47,7 +47,7 @@ func (f *framing) around(name string) (before, after []byte) {
 }
 
 // end is what ends a stream: the last event, where the answer has one, with the bill before it, and the mark.
-// A list has no place for comments.
+// A list has no place for comments, and where clients take every line for data there is no bill either.
 func (f *framing) end(d *door, last []byte, bill string) [][]byte {
 	if f.list {
 		if !f.begun {
@@ -55,7 +55,10 @@ func (f *framing) end(d *door, last []byte, bill string) [][]byte {
 		}
 		return [][]byte{last, listEnd}
 	}
-	if d.marked {
+	switch {
+	case d.plain:
+		return [][]byte{last}
+	case d.marked:
 		return [][]byte{last, []byte(bill), doneMark}
 	}
 	return [][]byte{[]byte(bill), last}

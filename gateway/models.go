@@ -60,14 +60,14 @@ func (g *Gateway) models(c *gin.Context) error {
 	entries, models := g.callable()
 	format := c.Query("format")
 	switch {
-	case doorOf(c) == generateDoor:
-		c.JSON(http.StatusOK, gin.H{"models": googleEntries(entries, models)})
 	case format != "" && format != "openai" && format != "array":
 		return invalid("invalid_value", "format", "`format` must be openai or array.")
+	case format == "" && doorOf(c) == generateDoor:
+		c.JSON(http.StatusOK, gin.H{"models": googleEntries(entries, models)})
+	case format == "" && doorOf(c) == messagesDoor:
+		c.JSON(http.StatusOK, anthropicModels(entries))
 	case format == "array" || format == "" && g.modelsArray:
 		c.JSON(http.StatusOK, append([]modelEntry{}, entries...))
-	case doorOf(c) == messagesDoor:
-		c.JSON(http.StatusOK, anthropicModels(entries))
 	default:
 		c.JSON(http.StatusOK, gin.H{"object": "list", "data": append([]modelEntry{}, entries...)})
 	}

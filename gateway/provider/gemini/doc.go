@@ -11,7 +11,8 @@
 //   - Pure, as package chat wants it. The same request gives the same bytes, the same answer the same ids.
 //   - What Google has no equal of is refused by name. Dropped is only what changes no answer: who asks,
 //     caching marks, the service tier that was asked for, a participant's `name`, and the hint `detail`
-//     of an image, which Google decides by the image itself.
+//     of an image, which Google decides by the image itself. parallel_tool_calls of false is taken only where
+//     tool_choice demands one function.
 //   - Once tokens may have been bought nothing that is merely unknown is an error: unknown finish
 //     reasons are stop, unknown parts and fields are passed over.
 //   - A stream is complete when every candidate that was seen has a finish reason, or the prompt was

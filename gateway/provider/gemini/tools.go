@@ -88,7 +88,8 @@ func (b *builder) toolConfig() error {
 		}
 		return nil
 	}
-	if p := b.r.ParallelToolCalls; p != nil && !*p {
+	// A client that demands one function wants its arguments, and reads the first call: it may say so.
+	if p := b.r.ParallelToolCalls; p != nil && !*p && b.r.ToolChoice.Mode != "function" {
 		return &chat.Unsupported{Param: "parallel_tool_calls", Message: "Gemini decides by itself how many functions it calls at once: `parallel_tool_calls` cannot be false."}
 	}
 	calling, err := b.calling()
