@@ -117,7 +117,7 @@ func (c *servedCall) aborted() bool {
 
 // meters are the tokens that the call's usage claims, each once.
 func (c *servedCall) meters(all map[string]*recording) map[string]int64 {
-	if c.Cassette != nil {
+	if c.Cassette != nil && c.Input == 0 {
 		return all[*c.Cassette].Steps[c.Step].meters()
 	}
 	return map[string]int64{"input": c.Input, "output": c.Output}

@@ -27,11 +27,20 @@ def claimed(call):
     return {name: int(re.findall(pattern, answer)[-1]) for name, pattern in (("input", INPUT), ("output", OUTPUT))}
 
 
+def embedded(recording):
+    """The tokens of recorded embeddings of Google's, which the recordings' index has only as they were sent."""
+    with open(f"{sys.argv[1]}/recordings/index.json") as index:
+        step = next(r for r in json.load(index) if r["id"] == recording)["steps"][0]
+    return {"input": step["usage_raw"]["promptTokenCount"]}
+
+
 def served(call):
     out = {name: call.get(name) for name in ("endpoint", "status", "cassette", "step", "nonce", "disconnected")}
     out["image"] = "iVBORw0KGgo" in json.dumps(call["body"])
     if "smart" in call["notes"]:
         out.update(claimed(call))
+    elif call["shape"] == "gemini" and call["endpoint"] == "embeddings" and call["cassette"]:
+        out.update(embedded(call["cassette"]))
     return out
 
 
