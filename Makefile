@@ -65,7 +65,7 @@ slow-streams: build ## 1,000 streams at once, and clients that do not read: memo
 	$(BIN) embedded -- env ACCEPTANCE=full go test -count=1 -v -run '^(TestSlowStreams|TestBackpressure|TestNeverReads)$$' ./cmd/llm-gateway
 
 clients: build ## the official clients, at their pinned versions, on the binary
-	$(BIN) embedded -- env ACCEPTANCE=full go test -count=1 -v -timeout 30m -run '^TestClients' ./cmd/llm-gateway
+	$(BIN) embedded -- env ACCEPTANCE=full go test -count=1 -v -timeout 30m -run '^Test(Official)?Clients' ./cmd/llm-gateway
 
 clients-raise: ## pin the newest versions of the official clients; then run `make clients`
 	@set -e; for raise in deployments/clients/*/raise; do echo "$$raise"; "$$raise"; done

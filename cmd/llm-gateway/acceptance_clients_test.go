@@ -125,18 +125,14 @@ console.log(JSON.stringify({ aborted, key: await end("wrong", "sim-small"), mode
   version: JSON.parse(readFileSync("node_modules/openai/package.json")).version }));
 `
 
-// TestOfficialClients runs the README's examples as they stand, with the newest official clients, and
+// TestOfficialClients runs the README's examples as they stand, with the official clients, and
 // sees how they tell the ends that a request can have.
 func TestOfficialClients(t *testing.T) {
 	t.Parallel()
 	t.Run("python", func(t *testing.T) {
 		t.Parallel()
-		clientsOnly(t, "python3")
-		dir := t.TempDir()
-		script(t, dir, nil, "python3", "-m", "venv", "venv")
-		python := filepath.Join(dir, "venv", "bin", "python")
-		script(t, dir, nil, python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "openai")
-		officialClient(t, dir, "python", pythonEnds, clientEnds{Key: "AuthenticationError 401 invalid_api_key",
+		python := pythonClients(t)
+		officialClient(t, t.TempDir(), "python", pythonEnds, clientEnds{Key: "AuthenticationError 401 invalid_api_key",
 			Model: "NotFoundError 404 model_not_found", Quota: "APIStatusError 402 insufficient_quota", Aborted: 6}, python)
 	})
 	t.Run("javascript", func(t *testing.T) {

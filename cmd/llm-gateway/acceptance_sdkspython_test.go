@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"testing"
 )
 
@@ -33,14 +35,48 @@ func pythonClients(t *testing.T) string {
 	return filepath.Join(dir, "bin", "python")
 }
 
-// TestClientsPython runs the official clients for Python.
+// TestClientsPython runs the scenarios with the official clients for Python.
 func TestClientsPython(t *testing.T) {
 	t.Parallel()
-	for _, client := range []string{"openai", "anthropic", "google"} {
+	for _, client := range []string{"openai", "anthropic", "google", "langchain"} {
 		t.Run(client, func(t *testing.T) {
 			t.Parallel()
 			readRecordings(t)
 			runsSDK(t, client+"-python", filepath.Join(clientsDir, "python"), pythonClients(t), client+"_client.py")
+		})
+	}
+}
+
+// passedTests is how many of LangChain's tests pass at least: fewer mean that they were not found.
+const passedTests = 120
+
+// TestClientsLangChain runs LangChain's own standard tests.
+func TestClientsLangChain(t *testing.T) {
+	t.Parallel()
+	w := startSDKWorld(t)
+	printed := script(t, filepath.Join(clientsDir, "python"), w.env, pythonClients(t), "-m", "pytest", "test_langchain.py")
+	passed := regexp.MustCompile(`(\d+) passed`).FindStringSubmatch(printed)
+	if passed == nil {
+		t.Fatalf("none of the tests passed:\n%s", tail(printed))
+	}
+	if n, err := strconv.Atoi(passed[1]); err != nil || n < passedTests {
+		t.Errorf("%d of the tests passed", n)
+	}
+	t.Log(passed[0])
+	w.audited(t, notSaid)
+}
+
+// TestClientsDocumented runs the code of docs/clients.md as it stands, and each block's call must be charged.
+func TestClientsDocumented(t *testing.T) {
+	t.Parallel()
+	for _, heading := range []string{"openai for Python", "anthropic for Python", "google-genai for Python", "langchain-openai"} {
+		t.Run(heading, func(t *testing.T) {
+			t.Parallel()
+			runsDocumented(t, heading, "python", func(w *sdkWorld, code string) string {
+				file := filepath.Join(t.TempDir(), "example.py")
+				writeFile(t, file, code)
+				return script(t, filepath.Dir(file), w.env, pythonClients(t), file)
+			})
 		})
 	}
 }
