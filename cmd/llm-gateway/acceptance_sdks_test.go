@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -259,10 +260,15 @@ func (y *tally) mustBe(t *testing.T, charged *tally) {
 	}
 }
 
+// installing is held while clients are installed: tests that need the same ones wait for each other.
+var installing sync.Mutex
+
 // installed is a directory in which install has put what the pins name, kept for the next run under a name
 // made of the pins. Where CI runs, a failure is one; elsewhere the registry may just be out of reach.
 func installed(t *testing.T, kind string, pins [][]byte, install func(dir string) result) string {
 	t.Helper()
+	installing.Lock()
+	defer installing.Unlock()
 	base, err := os.UserCacheDir()
 	if err != nil {
 		base = os.TempDir()
@@ -273,11 +279,8 @@ func installed(t *testing.T, kind string, pins [][]byte, install func(dir string
 	if _, err := os.Stat(dir); err == nil {
 		return dir
 	}
-	if err := os.MkdirAll(base, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	fresh, err := os.MkdirTemp(base, kind+"-new-")
-	if err != nil {
+	fresh := fmt.Sprintf("%s-new-%d", dir, os.Getpid())
+	if err := os.MkdirAll(fresh, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(fresh) //nolint:errcheck // where it has its name it is not there
@@ -288,7 +291,7 @@ func installed(t *testing.T, kind string, pins [][]byte, install func(dir string
 		}
 		report("the clients cannot be installed:\n%s", tail(cmp.Or(r.stderr, r.stdout)))
 	}
-	// Another test may have been quicker; its directory is as good.
+	// Another process may have been quicker; its directory is as good.
 	if err := os.Rename(fresh, dir); err != nil {
 		if _, err := os.Stat(dir); err != nil {
 			t.Fatal(err)
