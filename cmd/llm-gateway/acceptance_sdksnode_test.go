@@ -1,0 +1,50 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// nodeClients is a directory with the scripts and the pinned clients that they import.
+func nodeClients(t *testing.T) string {
+	t.Helper()
+	npm := tool(t, "npm")
+	pins, err := os.ReadFile(filepath.Join(clientsDir, "node", "package.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	clients := installed(t, "node", [][]byte{pins}, func(dir string) result {
+		writeFile(t, filepath.Join(dir, "package.json"), string(pins))
+		ctx, cancel := context.WithTimeout(t.Context(), installLimit)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, npm, "install", "--silent", "--no-package-lock", "--no-audit", "--no-fund")
+		cmd.Dir = dir
+		return finish(t, cmd)
+	})
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(clientsDir, "node"))); err != nil {
+		t.Fatal(err)
+	}
+	os.RemoveAll(filepath.Join(dir, "node_modules")) // of one who tried the scripts in their place
+	if err := os.Symlink(filepath.Join(clients, "node_modules"), filepath.Join(dir, "node_modules")); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestClientsNode runs the official clients for Node.
+func TestClientsNode(t *testing.T) {
+	t.Parallel()
+	readRecordings(t)
+	node := tool(t, "node")
+	dir := nodeClients(t)
+	for _, client := range []string{"openai", "anthropic", "google"} {
+		t.Run(client, func(t *testing.T) {
+			t.Parallel()
+			runsSDK(t, client+"-node", dir, node, client+".mjs")
+		})
+	}
+}
