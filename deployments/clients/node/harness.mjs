@@ -14,12 +14,14 @@ export const expired = setting("EXPIRED_TOKEN");
 
 const models = JSON.parse(setting("MODELS"));
 
-// The markers pick recorded answers of the replaying provider: a refusal, and a stream that takes its time and
-// that its log names as one to be aborted.
-const markers = {
-  openai: { fault: "cas:oa-chat-basic-1;fault=429", slow: "cas:oas-chat-usage-1;d=300;n=abort" },
-  anthropic: { fault: "cas:an-basic-2;fault=429", slow: "cas:ans-book;d=300;n=abort" },
-  gemini: { fault: "cas:ge-basic-1;fault=429", slow: "cas:ges-basic-1;d=300;n=abort" },
+// A prompt may pick a recorded answer of the replaying provider: here a refusal, and a stream that takes its
+// time. The latter's recorded input is long, and so is the prompt; the provider's log tells by its nonce that it
+// was to be aborted.
+const slow = (recording) => `${"word ".repeat(1500)}cas:${recording};d=250;n=abort`;
+const prompts = {
+  openai: { fault: "cas:oa-chat-basic-1;fault=429", slow: slow("oas-chat-usage-1") },
+  anthropic: { fault: "cas:an-basic-2;fault=429", slow: slow("ans-cache") },
+  gemini: { fault: "cas:ge-basic-1;fault=429", slow: slow("ges-image") },
 };
 
 export const pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
@@ -67,7 +69,7 @@ export async function run(client, scenarios) {
     for (const [name, scenario] of Object.entries(scenarios)) {
       if (scenario.providers && !scenario.providers.includes(provider)) continue;
       try {
-        await (scenario.play ?? scenario)({ provider, model, ...markers[provider] });
+        await (scenario.play ?? scenario)({ provider, model, ...prompts[provider] });
       } catch (error) {
         console.error(`failed ${client} ${provider} ${name}:`, error);
         process.exit(1);

@@ -12,6 +12,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 	"sync/atomic"
 )
 
@@ -48,11 +49,17 @@ func setting(name string) string {
 	return value
 }
 
-// prompts are markers of the replaying server. Its log names the slow ones as to be aborted.
+// prompts pick recorded answers of the replaying server.
 var prompts = map[string]Model{
-	"openai":    {Fault: "cas:oa-chat-basic-1;fault=429", Slow: "cas:oas-chat-usage-1;d=300;n=abort"},
-	"anthropic": {Fault: "cas:an-basic-2;fault=429", Slow: "cas:ans-book;d=300;n=abort"},
-	"gemini":    {Fault: "cas:ge-basic-1;fault=429", Slow: "cas:ges-basic-1;d=300;n=abort"},
+	"openai":    {Fault: "cas:oa-chat-basic-1;fault=429", Slow: slow("oas-chat-usage-1")},
+	"anthropic": {Fault: "cas:an-basic-2;fault=429", Slow: slow("ans-cache")},
+	"gemini":    {Fault: "cas:ge-basic-1;fault=429", Slow: slow("ges-image")},
+}
+
+// slow asks for a recorded stream in a prompt that is as long as the recorded one was. The server's log tells by
+// its nonce that it was to be aborted.
+func slow(recording string) string {
+	return strings.Repeat("word ", 1500) + "cas:" + recording + ";d=250;n=abort"
 }
 
 // called is a path that asks a model. Counting tokens costs nothing, and does not.
