@@ -48,3 +48,20 @@ func TestClientsNode(t *testing.T) {
 		})
 	}
 }
+
+// TestClientsDocumentedNode runs the code for Node of docs/clients.md as it stands.
+func TestClientsDocumentedNode(t *testing.T) {
+	t.Parallel()
+	readRecordings(t)
+	node := tool(t, "node")
+	for _, heading := range []string{"openai for Node", "anthropic for Node", "google-genai for Node"} {
+		t.Run(heading, func(t *testing.T) {
+			t.Parallel()
+			dir := nodeClients(t)
+			runsDocumented(t, heading, "js", func(w *sdkWorld, code string) string {
+				writeFile(t, filepath.Join(dir, "example.mjs"), code)
+				return script(t, dir, w.env, node, "example.mjs")
+			})
+		})
+	}
+}
