@@ -359,7 +359,11 @@ func checkSameEvents(t *testing.T, name string, a answer, recorded string) {
 			return
 		}
 	}
-	if bills := strings.Count(a.body, ": billing {"); bills != 1 && !failed {
+	told := 1
+	if strings.HasPrefix(recorded, "data: {") { // Google's clients take every line for data
+		told = 0
+	}
+	if bills := strings.Count(a.body, ": billing {"); bills != told && !failed {
 		t.Errorf("%s: %d bills: %.300s", name, bills, a.body)
 	}
 }
