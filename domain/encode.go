@@ -120,6 +120,9 @@ func checkData(d Data) error {
 }
 
 func checkCommit(d *CommitData) error {
+	if len(d.Usage) > 0 && (d.Usage[0] != '{' || !json.Valid(d.Usage)) {
+		return fmt.Errorf("%w: the usage is no JSON object", ErrEvent)
+	}
 	for i, n := range d.Meters {
 		if n < 0 {
 			return fmt.Errorf("%w: %d of %s", ErrEvent, n, Meter(i))

@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"encoding/json"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -61,6 +62,7 @@ type CommitData struct {
 	CostLines      []Line            `json:"cost_lines"`
 	UsageSource    UsageSource       `json:"usage_source"`
 	CountedBy      string            `json:"counted_by,omitempty"` // of counted: the vocabulary, and by what its count was raised
+	Usage          json.RawMessage   `json:"usage,omitempty"`      // as the provider reported it: an object of numbers, at most MaxUsage
 	FinishReason   string            `json:"finish_reason"`
 	Stream         bool              `json:"stream"`
 	ServiceTier    string            `json:"service_tier,omitempty"`
@@ -178,6 +180,9 @@ const (
 	MaxForeignText = 128
 	MaxReference   = 200
 )
+
+// MaxUsage bounds a provider's own usage inside an event, in bytes; a longer one is left out.
+const MaxUsage = 2 << 10
 
 // CleanText makes a foreign string fit for an event: control characters (U+0000 among them, which
 // Postgres's text refuses) and invalid UTF-8 are dropped, and it is cut at max bytes on a rune's

@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"fmt"
 	"math"
 	"strings"
 	"time"
@@ -94,6 +95,9 @@ func commitDatas() *rapid.Generator[CommitData] {
 			ServiceTier: texts().Draw(t, "tier"), TTFTMillis: rapid.Int64Range(0, math.MaxInt64).Draw(t, "ttft"),
 			LatencyMillis: rapid.Int64Range(0, math.MaxInt64).Draw(t, "latency"), KeyID: texts().Draw(t, "key"),
 			EndUser: texts().Draw(t, "user"), Tags: tags().Draw(t, "tags"), SpooledAt: spooledAt(t)}
+		if rapid.Bool().Draw(t, "reported") {
+			d.Usage = fmt.Appendf(nil, `{"input_tokens":%d,"details":[{"tokens":0}]}`, rapid.Int64().Draw(t, "tokens"))
+		}
 		for i := range d.Meters {
 			d.Meters[i] = rapid.Int64Range(0, math.MaxInt64).Draw(t, "count")
 		}

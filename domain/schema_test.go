@@ -136,7 +136,7 @@ func TestSchemaRefuses(t *testing.T) {
 		{"overage", `"reason":"beyond_bound"`, `"reason":"remainder"`}, {"overage", `"reason":"beyond_bound",`, ``},
 		{"overage", `"usage_source":"provider",`, ``}, {"commit", `"usage_source":"provider"`, `"usage_source":"guessed"`},
 		{"commit", `"web_search":0,`, ``}, {"commit", `"web_search":0`, `"web_search":-1`}, {"commit", `"web_search":0`, `"web_search":0,"video":1`},
-		{"commit", `"meter":"input"`, `"meter":"video"`}, {"commit", `"quantity":1200`, `"quantity":1200.5`},
+		{"commit", `"finish_reason":`, `"usage":[1],"finish_reason":`}, {"commit", `"meter":"input"`, `"meter":"video"`}, {"commit", `"quantity":1200`, `"quantity":1200.5`},
 		{"commit", `"unit_price":"0.0000025"`, `"unit_price":"2.5e-6"`}, {"commit", `"status":429`, `"status":"429"`},
 		{"commit", `"tags":{"a":"<b>"`, `"tags":{"a":1`}, {"reserve", `"bound":{"input":1300,`, `"bound":{`},
 		{"reserve", `"body_hash":"0`, `"body_hash":"X`}, {"reserve", `"owner":"01890a5d-`, `"owner":"`},
@@ -180,6 +180,7 @@ func grown() map[string]*Event {
 	later := *all["commit"]
 	data := *later.Data.(*CommitData)
 	data.UsageSource, data.CountedBy = UsageCounted, "o200k_base*3/2"
+	data.Usage = []byte(`{"prompt_tokens":1200,"prompt_tokens_details":{"cached_tokens":0},"cost":0.0065}`)
 	data.Lines = slices.Clone(data.Lines)
 	data.Lines[0].PriceVersion = "gpt-4o-mini@2024-07-18"
 	later.Data = &data
@@ -206,7 +207,8 @@ func TestSchemaDescribesEveryField(t *testing.T) {
 			for field := range o {
 				written[field] = true
 			}
-			delete(o, "tags") // whose names are the client's
+			delete(o, "tags")  // whose names are the client's
+			delete(o, "usage") // whose names are the provider's
 		})
 	}
 	objects(any(doc), func(o map[string]any) {

@@ -7,6 +7,7 @@ import (
 
 	"llm-gateway/domain"
 	"llm-gateway/gateway/provider"
+	"llm-gateway/gateway/provider/chat"
 )
 
 // used is what a call came to: what the provider reported, or else what was delivered.
@@ -163,7 +164,7 @@ func (h *hold) commitData(u used, charge domain.Charge) domain.CommitData {
 	return domain.CommitData{
 		Surface: k.door.surface, ModelRequested: domain.CleanText(k.asked.Model, domain.MaxForeignText), ModelServed: served,
 		Provider: k.model.Provider, Attempts: h.tried, Meters: u.meters, Lines: charge.Lines,
-		PriceVersion: charge.PriceVersion, CostLines: charge.Lines, UsageSource: u.source, CountedBy: countedBy,
+		PriceVersion: charge.PriceVersion, CostLines: charge.Lines, UsageSource: u.source, CountedBy: countedBy, Usage: chat.CleanUsage(u.report.Raw),
 		FinishReason: u.report.FinishReason, Stream: k.stream, ServiceTier: u.report.ServiceTier,
 		TTFTMillis: ttft.Milliseconds(), LatencyMillis: latency.Milliseconds(),
 		KeyID: k.who.KeyID, EndUser: endUser(k.asked.EndUser),

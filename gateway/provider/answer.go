@@ -17,6 +17,7 @@ import (
 type answer struct {
 	report   Report
 	usage    *domain.Usage
+	raw      []byte // of usage, as it came
 	text     []byte
 	begun    bool // a chunk has been read
 	spoken   bool // some text has been delivered
@@ -31,6 +32,9 @@ func (a *answer) Report() Report {
 	if a.usage != nil && (a.finished || !a.spoken || a.usage.Output > 0) {
 		u := *a.usage
 		r.Usage = &u
+	}
+	if r.Usage != nil || a.usage == nil {
+		r.Raw = a.raw
 	}
 	return r
 }
@@ -108,7 +112,8 @@ func (a *answer) read(data []byte, deltas bool) (findings, bool) {
 			setString(&a.report.ServiceTier, s.raw(), maxServiceTier)
 		case "usage":
 			if raw := s.raw(); !isNull(raw) && !s.bad {
-				a.usage = chat.UsageFrom(gjson.Parse(view(raw)))
+				usage := gjson.Parse(view(raw))
+				a.usage, a.raw = chat.UsageFrom(usage), chat.RawUsage(usage)
 				f.hasUsage = raw[0] == '{'
 			}
 		case "error":

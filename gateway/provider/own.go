@@ -143,7 +143,7 @@ func (e embedding) Answer(native []byte) (*chat.Completion, error) {
 		return nil, errNoVectors
 	}
 	usage := gemini.EmbedUsage(native)
-	answer := &chat.Completion{Body: native, Report: chat.Report{Model: e.model, Usage: usage}, Text: noText}
+	answer := &chat.Completion{Body: native, Report: chat.Report{Model: e.model, Usage: usage, Raw: chat.RawUsage(gjson.GetBytes(native, "usageMetadata"))}, Text: noText}
 	if !e.openAI {
 		return answer, nil
 	}

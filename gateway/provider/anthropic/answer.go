@@ -42,6 +42,7 @@ func (x *exchange) Answer(native []byte) (*chat.Completion, error) {
 	var t tally
 	t.set(m.Get("usage"))
 	headline := t.usage()
+	report.Raw = t.raw
 	bill(&report, headline, m.Get("usage.iterations"))
 	answer := chat.Answer{ID: m.Get("id").Str, Object: chat.ObjectCompletion, Created: x.target.Created, Model: m.Get("model").Str,
 		Choices: []chat.Choice{{Message: reply, FinishReason: report.FinishReason}},

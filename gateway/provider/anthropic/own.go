@@ -145,6 +145,7 @@ func (o *own) Answer(native []byte) (*chat.Completion, error) {
 	}
 	report := reportOf(m)
 	report.FinishReason = finishOf(m.Get("stop_reason").Str, m.Get(`content.#(type=="tool_use")`).Exists())
+	report.Raw = chat.RawUsage(m.Get("usage"))
 	bill(&report, UsageOf(m.Get("usage")), m.Get("usage.iterations"))
 	return &chat.Completion{Body: native, Report: report, Text: func() string { return writtenIn(m.Get("content")) }}, nil
 }
@@ -250,7 +251,7 @@ func (r *ownReader) End(chunks []chat.Chunk) (_ []chat.Chunk, complete bool) { r
 // Report is what is known so far.
 func (r *ownReader) Report() chat.Report {
 	report := r.report
-	report.Partial = !r.counted
+	report.Partial, report.Raw = !r.counted, r.tally.raw
 	if r.reason != "" {
 		report.FinishReason = finishOf(r.reason, r.called)
 	}

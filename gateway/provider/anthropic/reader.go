@@ -97,7 +97,7 @@ func (r *reader) End(chunks []chat.Chunk) (_ []chat.Chunk, complete bool) { retu
 // Report is what is known so far.
 func (r *reader) Report() chat.Report {
 	report := r.report
-	report.Partial = !r.counted
+	report.Partial, report.Raw = !r.counted, r.tally.raw
 	bill(&report, r.tally.usage(), gjson.ParseBytes(r.iterations))
 	return report
 }

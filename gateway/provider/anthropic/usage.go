@@ -27,12 +27,15 @@ type tally struct {
 	thinking, searches int64
 
 	hasInput, hasOutput, bad bool
+
+	raw []byte // as it came, later events over earlier ones
 }
 
 func (t *tally) set(u gjson.Result) {
 	if !u.IsObject() {
 		return
 	}
+	t.raw = chat.RawUsageOver(t.raw, chat.RawUsage(u))
 	before := t.created
 	t.count(u.Get("input_tokens"), &t.input, &t.hasInput)
 	t.count(u.Get("output_tokens"), &t.output, &t.hasOutput)

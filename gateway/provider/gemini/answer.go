@@ -19,6 +19,7 @@ type head struct {
 	fixed    bool   // a chunk has gone out: id and model stay as they are
 	tier     string // the service tier; "" = the standard one
 	usage    *domain.Usage
+	raw      []byte    // of usage, as it came
 	metered  bool      // there was a usageMetadata
 	counted  bool      // and one of them had counts
 	blocked  bool      // Google did not let the prompt through
@@ -41,7 +42,7 @@ func (h *head) take(response gjson.Result) {
 		h.tier = chat.Clean(tierOf(usage), chat.MaxServiceTier)
 	}
 	if hasCounts(usage) {
-		h.counted, h.usage = true, UsageOf(usage)
+		h.counted, h.usage, h.raw = true, UsageOf(usage), chat.RawUsage(usage)
 	}
 	h.blocked = h.blocked || response.Get("promptFeedback.blockReason").Str != ""
 }
@@ -68,7 +69,7 @@ func (h *head) choiceAt(index int) *choice {
 
 // report is what is known so far.
 func (h *head) report() chat.Report {
-	r := chat.Report{Model: chat.Clean(h.servedBy(), chat.MaxModelName), Usage: h.used(), Partial: !h.complete, ServiceTier: h.tier, UpstreamID: h.id}
+	r := chat.Report{Model: chat.Clean(h.servedBy(), chat.MaxModelName), Usage: h.used(), Partial: !h.complete, ServiceTier: h.tier, UpstreamID: h.id, Raw: h.raw}
 	if len(h.choices) > 0 {
 		r.FinishReason = h.choices[0].finish
 	}

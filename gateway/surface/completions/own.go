@@ -63,7 +63,7 @@ func (x *own) Answer(native []byte) (*chat.Completion, error) {
 	}
 	var report chat.Report
 	identify(&report, v)
-	report.Usage = chat.UsageFrom(v.Get("usage"))
+	report.Usage, report.Raw = chat.UsageFrom(v.Get("usage")), chat.RawUsage(v.Get("usage"))
 	v.Get("choices").ForEach(func(_, choice gjson.Result) bool {
 		finish(&report, choice)
 		return true

@@ -16,6 +16,7 @@ type reader struct {
 
 	report chat.Report
 	usage  *domain.Usage
+	raw    []byte // of usage, as it came
 	spoken bool   // some text has been delivered
 	final  bool   // the usage is that of the whole answer
 	data   []byte // reused where an event has line breaks
@@ -47,7 +48,7 @@ func (r *reader) Event(data []byte, chunks []chat.Chunk) (_ []chat.Chunk, ended 
 	r.spoken = r.spoken || len(r.text) > 0
 	usage := v.Get("usage")
 	if usage.IsObject() {
-		r.usage = chat.UsageFrom(usage)
+		r.usage, r.raw = chat.UsageFrom(usage), chat.RawUsage(usage)
 	}
 	alone := usage.IsObject() && choices.IsArray() && !choices.Get("0").Exists()
 	r.final = r.final || alone
@@ -78,6 +79,9 @@ func (r *reader) Report() chat.Report {
 	if r.usage != nil && (r.final || !r.spoken || r.usage.Output > 0) {
 		usage := *r.usage
 		report.Usage, report.Partial = &usage, !r.final
+	}
+	if report.Usage != nil || r.usage == nil {
+		report.Raw = r.raw
 	}
 	return report
 }

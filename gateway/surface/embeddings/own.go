@@ -57,7 +57,7 @@ func (x own) Answer(native []byte) (*chat.Completion, error) {
 		return nil, errNoAnswer
 	}
 	report := chat.Report{Model: told(v, "model", chat.MaxModelName), UpstreamID: told(v, "id", chat.MaxUpstreamID),
-		ServiceTier: told(v, "service_tier", chat.MaxServiceTier), Usage: usageOf(v.Get("usage"))}
+		ServiceTier: told(v, "service_tier", chat.MaxServiceTier), Usage: usageOf(v.Get("usage")), Raw: chat.RawUsage(v.Get("usage"))}
 	return &chat.Completion{Body: native, Report: report, Text: func() string { return "" }}, nil
 }
 

@@ -14,6 +14,7 @@ func reportOf(v gjson.Result) (r chat.Report, ended bool) {
 		UpstreamID:  domain.CleanText(v.Get("id").Str, chat.MaxUpstreamID),
 		ServiceTier: domain.CleanText(v.Get("service_tier").Str, chat.MaxServiceTier),
 		Usage:       usageOf(v.Get("usage")),
+		Raw:         chat.RawUsage(v.Get("usage")),
 	}
 	r.FinishReason = finishOf(v)
 	if r.Usage != nil {
