@@ -38,6 +38,9 @@ type balanceAnswer struct {
 
 // balance is GET /billing/balance. Where the projections cannot be read, it is what the cache knew last.
 func (g *Gateway) balance(c *gin.Context) error {
+	if at, asked := c.GetQuery("at"); asked {
+		return g.balanceAt(c, at)
+	}
 	atLeast, err := g.atLeast(c)
 	if err != nil {
 		return err
@@ -206,6 +209,11 @@ type eventView struct {
 	OccurredAt time.Time       `json:"occurred_at"`
 	Hash       string          `json:"hash"`
 	Payload    json.RawMessage `json:"payload"`
+
+	PreviousHash string       `json:"previous_hash,omitempty"`
+	Chain        string       `json:"chain"` // chainValid, or what is wrong
+	Before       balancesView `json:"before"`
+	After        balancesView `json:"after"`
 }
 
 // lineView is a line of a charge; amount is a number here, as everywhere in /billing.
@@ -214,10 +222,12 @@ type lineView struct {
 	Quantity  int64         `json:"quantity"`
 	UnitPrice domain.Amount `json:"unit_price"`
 	Amount    number        `json:"amount"`
+
+	PriceVersion string `json:"price_version,omitempty"` // where it is not the charge's own
 }
 
-// requestView is the whole life of one request's money.
-type requestView struct {
+// RequestView is the whole life of one request's money: what GET /billing/requests/{id} answers with.
+type RequestView struct {
 	RequestID    uuid.UUID               `json:"request_id"`
 	UserID       string                  `json:"user_id"`
 	State        domain.ReservationState `json:"state"`
@@ -235,6 +245,15 @@ type requestView struct {
 	Meters       map[domain.Meter]int64  `json:"meters"`
 	Lines        []lineView              `json:"lines"`
 	Events       []eventView             `json:"events"`
+
+	Overage   domain.Amount    `json:"overage"`      // of Charged: what was taken beyond the reserve, or without one
+	Attempts  []domain.Attempt `json:"attempts"`     // calls of providers, in order
+	Reported  json.RawMessage  `json:"reported"`     // the provider's own usage, null where it gave none: what Meters were made of
+	CountedBy string           `json:"counted_by"`   // where the gateway counted
+	Tier      string           `json:"service_tier"` // that the provider says it served
+	CostLines []lineView       `json:"cost_lines"`   // what it cost the operator
+	SpooledAt string           `json:"spooled_at,omitempty"`
+	Chain     string           `json:"chain"` // chainValid, or the first event whose link is not
 }
 
 // request is GET /billing/requests/{id}.
@@ -246,27 +265,21 @@ func (g *Gateway) request(c *gin.Context) error {
 	if err != nil || id == uuid.Nil {
 		return unknown
 	}
-	events, err := g.facts.Request(c.Request.Context(), who.Account, id)
+	events, err := g.facts.Witnessed(c.Request.Context(), who.Account, id)
 	switch {
 	case err != nil:
 		return ledgerError(err)
 	case len(events) == 0:
 		return unknown
 	}
-	view := &requestView{RequestID: id, UserID: who.Account, State: domain.ReservationOpen, Currency: g.currency,
-		Bound: domain.Bound{Lines: []domain.Line{}}, Meters: map[domain.Meter]int64{}, Lines: []lineView{}}
-	for i := range events {
-		view.add(&events[i])
-	}
-	c.JSON(http.StatusOK, view)
+	c.JSON(http.StatusOK, NewRequestView(events, g.currency))
 	return nil
 }
 
 // add tells one more event of the request.
-func (v *requestView) add(r *domain.Recorded) {
-	e := &r.Event
-	v.Events = append(v.Events, eventView{Position: e.Position().String(), Kind: e.Kind, Amount: number(e.Amount),
-		OccurredAt: e.OccurredAt, Hash: fmt.Sprintf("%x", r.Hash), Payload: r.Payload})
+func (v *RequestView) add(w *domain.Witnessed) {
+	e := &w.Event
+	v.witness(w)
 	switch d := e.Data.(type) {
 	case *domain.ReserveData:
 		v.Model, v.Reserved, v.Bound, v.PriceVersion = d.Model, e.Amount, d.Bound, d.PriceVersion
@@ -274,7 +287,7 @@ func (v *requestView) add(r *domain.Recorded) {
 		v.State, v.Charged = domain.ReservationSettled, v.Charged.Add(e.Amount)
 		v.explain(d)
 	case *domain.OverageData:
-		v.State, v.Charged = domain.ReservationSettled, v.Charged.Add(e.Amount)
+		v.State, v.Charged, v.Overage = domain.ReservationSettled, v.Charged.Add(e.Amount), v.Overage.Add(e.Amount)
 		if d.Reason == domain.OverageLate {
 			v.State = domain.ReservationLate
 		}
@@ -292,18 +305,22 @@ func (v *requestView) add(r *domain.Recorded) {
 }
 
 // explain tells what a charge is made of. One that was never reserved for brings the model, too.
-func (v *requestView) explain(d *domain.CommitData) {
+func (v *RequestView) explain(d *domain.CommitData) {
 	if v.Model == "" {
 		v.Model = d.ModelRequested
 	}
 	v.ModelServed, v.Provider, v.UsageSource, v.PriceVersion = d.ModelServed, d.Provider, d.UsageSource, d.PriceVersion
-	v.Lines = v.Lines[:0]
-	for _, l := range d.Lines {
-		v.Lines = append(v.Lines, lineView{l.Meter, l.Quantity, l.UnitPrice, number(l.Amount)})
-	}
+	v.Lines, v.CostLines = linesView(d.Lines), linesView(d.CostLines)
 	for m, n := range d.Meters {
 		if n > 0 {
 			v.Meters[domain.Meter(m)] = n
 		}
+	}
+	v.CountedBy, v.Tier, v.SpooledAt = d.CountedBy, d.ServiceTier, d.SpooledAt
+	if len(d.Attempts) > 0 {
+		v.Attempts = d.Attempts
+	}
+	if len(d.Usage) > 0 {
+		v.Reported = d.Usage
 	}
 }

@@ -52,6 +52,10 @@ const (
 type Facts interface {
 	Account(ctx context.Context, name string) (*domain.Account, error)
 	Request(ctx context.Context, account string, id uuid.UUID) ([]domain.Recorded, error)
+	// Witnessed is Request with what stood before each event: the hash, and the account's balances.
+	Witnessed(ctx context.Context, account string, id uuid.UUID) ([]domain.Witnessed, error)
+	// BalanceAt is an account's balances at a past moment, from all its events up to then.
+	BalanceAt(ctx context.Context, account string, at time.Time) (domain.Past, error)
 	// Response is the answer that was kept of an account's request; nil where none was.
 	Response(ctx context.Context, account string, id uuid.UUID) (*domain.Response, error)
 }

@@ -237,6 +237,22 @@ func (s *switched) Request(ctx context.Context, account string, id uuid.UUID) ([
 	return s.Facts.Request(ctx, account, id)
 }
 
+// Witnessed implements gateway.Facts.
+func (s *switched) Witnessed(ctx context.Context, account string, id uuid.UUID) ([]domain.Witnessed, error) {
+	if err := s.fails(); err != nil {
+		return nil, err
+	}
+	return s.Facts.Witnessed(ctx, account, id)
+}
+
+// BalanceAt implements gateway.Facts.
+func (s *switched) BalanceAt(ctx context.Context, account string, at time.Time) (domain.Past, error) {
+	if err := s.fails(); err != nil {
+		return domain.Past{}, err
+	}
+	return s.Facts.BalanceAt(ctx, account, at)
+}
+
 // Response implements gateway.Facts.
 func (s *switched) Response(ctx context.Context, account string, id uuid.UUID) (*domain.Response, error) {
 	if err := s.fails(); err != nil {
@@ -279,7 +295,8 @@ func TestReadingAway(t *testing.T) {
 	})
 	id := e.chat("finn", chatBody("sim-small", "x", "")).id()
 	away = true
-	for _, path := range []string{"/billing/balance", "/billing/transactions", "/billing/stats", "/billing/requests/" + id.String()} {
+	for _, path := range []string{"/billing/balance", "/billing/transactions", "/billing/stats", "/billing/requests/" + id.String(),
+		"/billing/balance?at=2026-01-01T00:00:00Z"} {
 		for _, account := range []string{"finn", "new-one"} {
 			a := e.get(account, path)
 			checkError(t, path, a, 503, "service_unavailable", "ledger_unavailable")

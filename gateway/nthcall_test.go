@@ -100,6 +100,22 @@ func (s *faultyFacts) Request(ctx context.Context, account string, id uuid.UUID)
 	return s.Facts.Request(ctx, account, id)
 }
 
+// Witnessed implements gateway.Facts.
+func (s *faultyFacts) Witnessed(ctx context.Context, account string, id uuid.UUID) ([]domain.Witnessed, error) {
+	if s.f.hit("Witnessed") {
+		return nil, errAway
+	}
+	return s.Facts.Witnessed(ctx, account, id)
+}
+
+// BalanceAt implements gateway.Facts.
+func (s *faultyFacts) BalanceAt(ctx context.Context, account string, at time.Time) (domain.Past, error) {
+	if s.f.hit("BalanceAt") {
+		return domain.Past{}, errAway
+	}
+	return s.Facts.BalanceAt(ctx, account, at)
+}
+
 // Response implements gateway.Facts.
 func (s *faultyFacts) Response(ctx context.Context, account string, id uuid.UUID) (*domain.Response, error) {
 	if s.f.hit("Response") {
@@ -187,12 +203,12 @@ func TestFailsAtTheNthCall(t *testing.T) {
 						struck[f.struck()] = true
 					})
 				}
-				want := []string{"Account", "cached Balance", "Append domain.Open", "Append domain.Reserve", "Balance", "Transactions", "Stats", "Request"}
+				want := []string{"Account", "cached Balance", "Append domain.Open", "Append domain.Reserve", "Balance", "Transactions", "Stats", "Witnessed", "BalanceAt"}
 				if stubborn {
 					want = append(want, "Put")
 				}
 				if c.key != "" {
-					want = append(want, "Response")
+					want = append(want, "Request", "Response")
 				}
 				for _, call := range want {
 					if !struck[call] && (call != "cached Balance" || c.key == "") {
@@ -230,7 +246,7 @@ func (e *env) live(name, path, body, key, want string, watched *spy) {
 			e.t.Errorf("%s: at last %d %s, %d calls, %d charges", name, last.status, last.body, watched.count(), e.charges("nelly"))
 		}
 	}
-	for _, p := range append([]string{"/billing/requests/" + first.id().String()}, reads...) {
+	for _, p := range append([]string{"/billing/requests/" + first.id().String(), "/billing/balance?at=2000-01-01T00:00:00Z"}, reads...) {
 		a, b := e.get("nelly", p), e.get("nelly", p)
 		if a.status != 200 && b.status != 200 && first.id() != uuid.Nil {
 			e.t.Errorf("%s: %s fails twice: %d %s, %d %s", name, p, a.status, a.body, b.status, b.body)

@@ -45,6 +45,7 @@ var routes = []route{
 	{Route{"GET", "/billing/balance"}, users, func(g *Gateway) handler { return g.balance }, nil},
 	{Route{"GET", "/billing/transactions"}, users, func(g *Gateway) handler { return g.transactions }, nil},
 	{Route{"GET", "/billing/stats"}, users, func(g *Gateway) handler { return g.stats }, nil},
+	{Route{"POST", "/billing/estimate"}, users, func(g *Gateway) handler { return g.estimate }, nil},
 	{Route{"GET", "/billing/requests/{id}"}, users, func(g *Gateway) handler { return g.request }, nil},
 	{Route{"GET", "/admin/accounts/{id}"}, admins, func(g *Gateway) handler { return g.adminAccount }, nil},
 	{Route{"POST", "/admin/accounts/{id}/credits"}, admins, func(g *Gateway) handler { return g.adminCredit }, nil},

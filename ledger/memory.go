@@ -149,6 +149,37 @@ func (m *Memory) Request(_ context.Context, account string, id uuid.UUID) ([]dom
 	return m.pick(account, func(e *domain.Event) bool { return e.RequestID == id }), nil
 }
 
+// BalanceAt is an account's balances at a moment, from the events.
+func (m *Memory) BalanceAt(_ context.Context, account string, at time.Time) (domain.Past, error) {
+	past := domain.Past{Position: domain.Position{Shard: domain.ShardOf(account, m.store.shards)}}
+	for _, r := range m.pick(account, func(e *domain.Event) bool { return !e.OccurredAt.After(at) }) {
+		past = domain.Past{Balances: past.After(&r.Event), Position: r.Event.Position(), OccurredAt: r.Event.OccurredAt}
+	}
+	return past, nil
+}
+
+// Witnessed returns the events of one request of an account, with what stood before each.
+func (m *Memory) Witnessed(_ context.Context, account string, id uuid.UUID) ([]domain.Witnessed, error) {
+	shard, before := domain.ShardOf(account, m.store.shards), domain.Balances{}
+	var out []domain.Witnessed
+	for _, r := range m.pick(account, func(*domain.Event) bool { return true }) {
+		if r.Event.RequestID == id {
+			out = append(out, domain.Witnessed{Recorded: r, Previous: m.hashBefore(shard, r.Event.Seq), Before: before})
+		}
+		before = before.After(&r.Event)
+	}
+	return out, nil
+}
+
+func (m *Memory) hashBefore(shard int32, seq int64) *domain.Hash {
+	if seq == 1 {
+		return new(domain.GenesisHash(m.store.meta.ID, shard))
+	}
+	m.store.mu.Lock()
+	defer m.store.mu.Unlock()
+	return new(m.store.events[shard][seq-2].recorded().Hash)
+}
+
 // Response returns the answer that was kept of an account's request, or nil.
 func (m *Memory) Response(_ context.Context, account string, id uuid.UUID) (*domain.Response, error) {
 	m.store.mu.Lock()

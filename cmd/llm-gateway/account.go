@@ -21,7 +21,7 @@ const appendWait = 20 * time.Second
 
 var (
 	accountShowVerb = verb{
-		name: "account show", args: "NAME [--json]", summary: "show an account's balances", run: runAccountShow,
+		name: "account show", args: "NAME [--at TIME] [--json]", summary: "show an account's balances, now or at a past moment", run: runAccountShow,
 	}
 	accountCreditVerb = verb{
 		name: "account credit", args: "NAME AMOUNT --reference TEXT [--reason TEXT] [--corrects POSITION] [--open] [--json]",
@@ -99,12 +99,22 @@ func openedAccount(ctx context.Context, r *ledger.Reader, name string) (*domain.
 
 func runAccountShow(ctx context.Context, a *app, args []string) error {
 	fs := a.flags()
+	moment := fs.String("at", "", "the balances as of `TIME` (RFC 3339), from the events")
 	asJSON := jsonFlag(fs)
 	name, err := a.parseName(fs, args)
 	if err != nil {
 		return err
 	}
+	var at time.Time
+	if *moment != "" {
+		if at, err = a.parsePast(*moment); err != nil {
+			return err
+		}
+	}
 	return withReader(ctx, a, func(r *ledger.Reader) error {
+		if *moment != "" {
+			return a.showPast(ctx, r, name, at, *asJSON)
+		}
 		account, err := openedAccount(ctx, r, name)
 		if err != nil {
 			return err

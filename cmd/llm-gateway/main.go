@@ -52,6 +52,7 @@ func verbs() []verb {
 		accountShowVerb, accountCreditVerb, accountDebitVerb, accountFreezeVerb, accountUnfreezeVerb, accountLimitVerb,
 		keyCreateVerb, keyListVerb, keyRevokeVerb,
 		priceListVerb, priceShowVerb,
+		auditVerb,
 		ledgerVerifyVerb, ledgerRecoverVerb, ledgerJournalVerb,
 		projectionsRebuildVerb, projectionsVerifyVerb, projectionsStatusVerb,
 		embeddedVerb,

@@ -195,6 +195,16 @@ func (l *carelessLedger) Response(_ context.Context, _ string, id uuid.UUID) (*d
 	return l.answers[id], nil
 }
 
+// Witnessed implements gateway.Facts: no simulated client asks for it.
+func (l *carelessLedger) Witnessed(context.Context, string, uuid.UUID) ([]domain.Witnessed, error) {
+	return nil, domain.ErrUnavailable
+}
+
+// BalanceAt implements gateway.Facts, as Witnessed does.
+func (l *carelessLedger) BalanceAt(context.Context, string, time.Time) (domain.Past, error) {
+	return domain.Past{}, domain.ErrUnavailable
+}
+
 // Meta implements store.
 func (l *carelessLedger) Meta() ledger.Meta { return l.meta }
 

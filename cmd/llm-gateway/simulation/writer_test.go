@@ -286,6 +286,22 @@ func (f *facts) Request(ctx context.Context, account string, id uuid.UUID) ([]do
 	return f.p.w.store.Request(ctx, account, id)
 }
 
+// Witnessed implements gateway.Facts.
+func (f *facts) Witnessed(ctx context.Context, account string, id uuid.UUID) ([]domain.Witnessed, error) {
+	if err := f.read(ctx, "the request"); err != nil {
+		return nil, err
+	}
+	return f.p.w.store.Witnessed(ctx, account, id)
+}
+
+// BalanceAt implements gateway.Facts.
+func (f *facts) BalanceAt(ctx context.Context, account string, at time.Time) (domain.Past, error) {
+	if err := f.read(ctx, "the past"); err != nil {
+		return domain.Past{}, err
+	}
+	return f.p.w.store.BalanceAt(ctx, account, at)
+}
+
 // Response implements gateway.Facts.
 func (f *facts) Response(ctx context.Context, account string, id uuid.UUID) (*domain.Response, error) {
 	if err := f.read(ctx, "the answer"); err != nil {

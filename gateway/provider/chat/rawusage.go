@@ -33,10 +33,14 @@ func RawUsage(usage gjson.Result) []byte {
 }
 
 // RawUsageOver lays a later usage over an earlier one of the same answer: what the later one does not name,
-// or names as null, stays. Either may be nil.
+// or names as null, stays. Either may be nil. Where both together are longer than maxRawUsage, the later one
+// is all that is kept: a stream must not grow it without end.
 func RawUsageOver(earlier, later []byte) []byte {
 	if len(earlier) == 0 || len(later) == 0 {
 		return append(earlier, later...)
+	}
+	if len(earlier)+len(later) > maxRawUsage {
+		return later
 	}
 	out := []byte{'{'}
 	member := func(key, value gjson.Result) bool {
@@ -62,7 +66,7 @@ func RawUsageOver(earlier, later []byte) []byte {
 // and of texts only the words for modalities, which lists of Google are keyed by. Of members with the same
 // name the first counts, as for the meters. It is nil where nothing is left, or more than domain.MaxUsage.
 func CleanUsage(raw []byte) []byte {
-	if len(raw) == 0 || len(raw) > 2*maxRawUsage { // one laid over another has at most both
+	if len(raw) == 0 {
 		return nil
 	}
 	out := appendUsage(nil, gjson.ParseBytes(raw), 0)
