@@ -7,7 +7,7 @@ FUZZTIME   ?= 50000x
 TESTFLAGS  ?=
 
 .DEFAULT_GOAL := build
-.PHONY: run demo build test test-real check acceptance acceptance-real faults faults-real rebuild-million rebuild-million-real slow-streams clients clients-raise vuln fuzz soak bench clean
+.PHONY: run demo build test test-real check acceptance acceptance-real faults faults-real rebuild-million rebuild-million-real audit-million audit-million-real slow-streams clients clients-raise vuln fuzz soak bench clean
 
 run: build ## the gateway; it ends with make, however make ends
 	exec $(BIN) serve --end-with-parent
@@ -60,6 +60,14 @@ rebuild-million: build ## rebuild every projection from a million events: rate a
 
 rebuild-million-real: build ## the same, on a real Postgres, Kafka and Redis
 	$(REAL) env $(MILLION)
+
+AUDIT := AUDIT_REQUESTS=1000000 go test -count=1 -v -timeout 60m -run '^TestAuditMany$$' ./cmd/llm-gateway
+
+audit-million: build ## calculate a million charges again: rate and memory
+	$(BIN) embedded -- env $(AUDIT)
+
+audit-million-real: build ## the same, on a real Postgres, Kafka and Redis
+	$(REAL) env $(AUDIT)
 
 slow-streams: build ## 1,000 streams at once, and clients that do not read: memory
 	$(BIN) embedded -- env ACCEPTANCE=full go test -count=1 -v -run '^(TestSlowStreams|TestBackpressure|TestNeverReads)$$' ./cmd/llm-gateway

@@ -47,7 +47,7 @@ func TestRebuildMany(t *testing.T) {
 	env := []string{"DATABASE_URL=" + url, "BILLING_DEFAULT_BALANCE=" + loadBalance}
 	succeeds(t, env, "migrate")
 	begin := time.Now()
-	n = manyEvents(t, url, n)
+	n = manyEvents(t, url, n, manySettle)
 	t.Logf("%d events appended in %s", n, time.Since(begin).Round(time.Millisecond))
 	begin = time.Now()
 	s := startServe(t, env...)
@@ -90,8 +90,9 @@ func measureRebuild(t *testing.T, env []string, name, from string, events int) {
 		float64(events)/took.Seconds(), usage.Maxrss/1024)
 }
 
-// manyEvents appends requests until the ledger has at least n events, and returns how many it has.
-func manyEvents(t *testing.T, url string, n int) int {
+// manyEvents appends requests until the ledger has at least n events, each settled as settle says, and
+// returns how many it has.
+func manyEvents(t *testing.T, url string, n int, settle func(id uuid.UUID, i int) domain.Settle) int {
 	t.Helper()
 	reader, err := ledger.OpenReader(t.Context(), ledger.Config{URL: url})
 	if err != nil {
@@ -115,7 +116,7 @@ func manyEvents(t *testing.T, url string, n int) int {
 				id := uuid.Must(uuid.NewV7())
 				appendMany(t, l, account(i), domain.Reserve{RequestID: id, Amount: domain.MustAmount("0.01"), Data: domain.ReserveData{
 					Surface: "chat_completions", Model: loadModel, PriceVersion: "test", BodyHash: "00", MaxOutput: 100, Owner: uuid.New()}})
-				appendMany(t, l, account(i), manySettle(id, i))
+				appendMany(t, l, account(i), settle(id, i))
 			}
 		})
 	}
