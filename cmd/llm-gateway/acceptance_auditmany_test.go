@@ -42,6 +42,8 @@ func TestAuditMany(t *testing.T) {
 	t.Parallel()
 	n := auditRequests(t)
 	url := pgtest.URL(t)
+	env := []string{"DATABASE_URL=" + url}
+	succeeds(t, env, "migrate")
 	_, version, err := pricebook.Builtin().Lookup(loadModel, time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +62,7 @@ func TestAuditMany(t *testing.T) {
 	t.Logf("%d events appended in %s", events, time.Since(begin).Round(time.Millisecond))
 	ctx, cancel := context.WithTimeout(t.Context(), rebuildLimit)
 	defer cancel()
-	cmd := command(ctx, t, []string{"DATABASE_URL=" + url}, "audit", "--all", "--json")
+	cmd := command(ctx, t, env, "audit", "--all", "--json")
 	begin = time.Now()
 	r := finish(t, cmd)
 	took := time.Since(begin)

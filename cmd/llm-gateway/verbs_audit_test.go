@@ -62,6 +62,7 @@ func TestAuditVerb(t *testing.T) {
 	t.Parallel()
 	at := pgtest.URL(t)
 	env := []string{"DATABASE_URL=" + at}
+	succeeds(t, env, "migrate")
 	good, gone := charged(t), charged(t)
 	gone.Data.PriceVersion = "openai/gpt-4o-mini@2020-01-01#01234567"
 	charges(t, at, good, gone)
