@@ -1,8 +1,11 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -170,6 +173,62 @@ func TestAuditFollowsPairs(t *testing.T) {
 	sh := &shardAudit{auditor: &auditor{version: only(v)}, unlisted: map[string]Unlisted{}}
 	if sh.event(domain.Position{Seq: 1}, domain.KindCommit, []byte(`{"amount":`)); sh.found.Differ != 1 {
 		t.Error("an unreadable event passes")
+	}
+}
+
+// TestAuditScan: the quick way to read a charge reads what encoding/json does, or leaves it to that.
+func TestAuditScan(t *testing.T) {
+	t.Parallel()
+	v := auditVersion(t)
+	s := charged(t, v, uuid.New(), 100, 50)
+	s.Data.Attempts = []domain.Attempt{{Provider: "p", Error: `"quo\ted" {[ é`}}
+	s.Data.Usage = []byte(`{"a":[{"b":1}],"c":{}}`)
+	two := s
+	two.Data.Lines = append(slices.Clone(s.Data.Lines), domain.Line{Meter: domain.Output, Quantity: 3, PriceVersion: "other"})
+	two.Data.ServiceTier, two.Data.CostLines = "flex", nil
+	odd := s
+	odd.Data.PriceVersion = `é "x" \`
+	for name, c := range map[string]struct {
+		data  domain.Data
+		quick bool
+	}{"usual": {&s.Data, true}, "two models": {&two.Data, true}, "overage": {&domain.OverageData{Reason: domain.OverageLate, CommitData: s.Data}, true},
+		"odd": {&odd.Data, false}, "least": {&domain.CommitData{}, true}} {
+		e := domain.Event{Schema: 1, Seq: 1, ID: uuid.New(), Kind: domain.KindCommit, Account: "a", RequestID: s.RequestID, Amount: s.Charge, Currency: "USD",
+			Debit: domain.ReservedOf("a"), Credit: domain.PlatformRevenue, OccurredAt: domain.EventTime(time.Now()), Data: c.data}
+		if _, overage := c.data.(*domain.OverageData); overage {
+			e.Kind, e.Debit = domain.KindOverage, domain.AvailableOf("a")
+		}
+		payload, err := domain.Encode(&e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var quick, slow auditedRow
+		if got := quick.scan(payload); got != c.quick {
+			t.Errorf("%s is read quickly: %t", name, got)
+		}
+		if err := json.Unmarshal(payload, &slow); err != nil || c.quick && fmt.Sprint(quick) != fmt.Sprint(slow) {
+			t.Errorf("%s: %v\n%+v\n%+v", name, err, quick, slow)
+		}
+		scanMutants(t, payload)
+	}
+}
+
+// scanMutants: of payloads that were damaged, what both ways can read they read alike.
+func scanMutants(t *testing.T, payload []byte) {
+	t.Helper()
+	for i := range payload {
+		for _, c := range []byte("\"\\{}[],:01x ") {
+			mutant := bytes.Clone(payload)
+			mutant[i] = c
+			var quick, slow auditedRow
+			if quick.scan(mutant) && json.Unmarshal(mutant, &slow) == nil && fmt.Sprint(quick) != fmt.Sprint(slow) {
+				t.Fatalf("%s\nis read as %+v\nnot as %+v", mutant, quick, slow)
+			}
+		}
+		var cut auditedRow
+		if cut.scan(payload[:i]) {
+			t.Fatalf("%s is read", payload[:i])
+		}
 	}
 }
 
