@@ -84,6 +84,10 @@
 // it is asked, the topic: each record is held against the event of its place, records behind the end of
 // the state that is verified against what is committed now, so that a relay that goes on is no crime.
 //
+// Audit calculates every charge again by its price version (domain.PastCharge), and reads of each event only
+// what that needs (auditscan.go, held against encoding/json on damaged payloads). BalanceAt and Witnessed
+// (history.go) add up an account's events: exact, and as long as the account's history.
+//
 // # How it is tested
 //
 // On a real Postgres, as the service's role: the conformance suite directly and as behind a pooler;
