@@ -1,8 +1,6 @@
 package anthropic
 
-import (
-	"encoding/json"
-)
+import "encoding/json"
 
 // request is the body of a call, in the order in which it is sent.
 type request struct {

@@ -12,6 +12,7 @@
 //   - What would change the answer is carried or refused, never dropped. What only nobody here knows is
 //     refused by name.
 //   - A usage is the provider's or nil: nothing here makes one up.
+//   - What money depends on is read strictly, and in one place for all: requests by Strict, usages by Counts.
 //   - What a client sends back to go on with a conversation (reasoning signatures, ids of tool calls,
 //     cache marks) survives the round trip.
 //

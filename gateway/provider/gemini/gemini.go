@@ -1,8 +1,6 @@
 package gemini
 
-import (
-	"llm-gateway/gateway/provider/chat"
-)
+import "llm-gateway/gateway/provider/chat"
 
 // provider is the name by which refusals speak of Google's API.
 const provider = "Gemini"
