@@ -1,6 +1,13 @@
 package domain
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+	"math/big"
+	"math/bits"
+
+	"github.com/shopspring/decimal"
+)
 
 // maxQuantity bounds a meter at settlement: Usage.Meters lets a count be MaxTokens, and Fold may
 // add all of them into one. Times maxUnitPrice it stays far within an amount's range.
@@ -57,8 +64,9 @@ func (v *PriceVersion) Charge(m Meters, serviceTier string) (Charge, error) {
 			return Charge{}, fmt.Errorf("%w: %d of %s", ErrUsage, n, Meter(i))
 		}
 	}
-	c := Charge{Lines: make([]Line, 0, 4), PriceVersion: v.ID}
 	rates := &levels[v.crossed(m.InputTokens())]
+	c := Charge{Lines: make([]Line, 0, m.inUse()), PriceVersion: v.ID}
+	var sum share
 	for i, n := range m {
 		if n == 0 {
 			continue
@@ -66,14 +74,47 @@ func (v *PriceVersion) Charge(m Meters, serviceTier string) (Charge, error) {
 		if !rates.priced[i] {
 			return Charge{}, v.missing(Meter(i))
 		}
-		line := newLine(Meter(i), n, rates.unit[i])
-		c.Lines = append(c.Lines, line)
-		c.Amount = c.Amount.Add(line.Amount)
+		part := shareOf(rates.unit[i], n)
+		c.Lines = append(c.Lines, Line{Meter: Meter(i), Quantity: n, UnitPrice: rates.unit[i], Amount: part.amount()})
+		sum = sum.add(part)
 	}
-	if !c.Amount.InRange() {
-		return Charge{}, fmt.Errorf("%w: a charge of %s", ErrAmount, c.Amount)
-	}
+	c.Amount = sum.amount()
 	return c, nil
+}
+
+// share is an amount as 128 bits of 1e-12, which any charge fits: all meters at maxQuantity and
+// maxUnitPrice come to less than 2^100. It spares the hot path the arithmetic on the heap.
+type share struct{ hi, lo uint64 }
+
+// shareOf is a quantity at a unit price, both in their ranges, the price at full scale as built rates are.
+func shareOf(unit Amount, quantity int64) share {
+	hi, lo := bits.Mul64(uint64(unit.d.CoefficientInt64()), uint64(quantity))
+	return share{hi, lo}
+}
+
+func (s share) add(other share) share {
+	lo, carry := bits.Add64(s.lo, other.lo, 0)
+	return share{s.hi + other.hi + carry, lo}
+}
+
+func (s share) amount() Amount {
+	if s.hi == 0 && s.lo <= math.MaxInt64 {
+		return Amount{decimal.New(int64(s.lo), -AmountScale)}
+	}
+	whole := new(big.Int).SetUint64(s.hi)
+	whole.Lsh(whole, 64).Or(whole, new(big.Int).SetUint64(s.lo))
+	return Amount{decimal.NewFromBigInt(whole, -AmountScale)}
+}
+
+// inUse counts the meters that have counted anything.
+func (m *Meters) inUse() int {
+	used := 0
+	for _, n := range m {
+		if n != 0 {
+			used++
+		}
+	}
+	return used
 }
 
 // folds names the meter that each detail meter is a detail of. The other details (cached_input,

@@ -60,6 +60,7 @@ type CommitData struct {
 	Lines          []Line            `json:"lines"`
 	PriceVersion   string            `json:"price_version"`
 	CostLines      []Line            `json:"cost_lines"`
+	CostVersion    string            `json:"cost_version,omitempty"` // of the cost lines, where it is not PriceVersion
 	UsageSource    UsageSource       `json:"usage_source"`
 	CountedBy      string            `json:"counted_by,omitempty"` // of counted: the vocabulary, and by what its count was raised
 	Usage          json.RawMessage   `json:"usage,omitempty"`      // as the provider reported it: an object of numbers, at most MaxUsage

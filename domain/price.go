@@ -133,6 +133,7 @@ type PriceVersion struct {
 
 	levels  []Rates            // by how many thresholds are crossed: base, Tiers[0], ...
 	service map[string][]Rates // the same for each service tier
+	cost    *PriceVersion      // of what is sold: what it costs; nil = this is a cost
 }
 
 // isBaseTier reports whether a provider's service tier means the base price.

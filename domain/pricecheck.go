@@ -175,16 +175,21 @@ func (v *PriceVersion) contentID() string {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "rules 1\n%s/%s@%s\n", v.Provider, v.Model, from)
-	v.Rates.render(&b, "base")
+	v.render(&b)
+	sum := sha256.Sum256([]byte(b.String()))
+	return fmt.Sprintf("%s/%s@%s#%s", v.Provider, v.Model, from, hex.EncodeToString(sum[:4]))
+}
+
+// render writes all rates of a version.
+func (v *PriceVersion) render(b *strings.Builder) {
+	v.Rates.render(b, "base")
 	for i := range v.Tiers {
-		v.Tiers[i].Rates.render(&b, fmt.Sprintf("above %d", v.Tiers[i].AboveInput))
+		v.Tiers[i].Rates.render(b, fmt.Sprintf("above %d", v.Tiers[i].AboveInput))
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.ServiceTiers)) {
 		rates := v.ServiceTiers[name]
-		rates.render(&b, "service "+name)
+		rates.render(b, "service "+name)
 	}
-	sum := sha256.Sum256([]byte(b.String()))
-	return fmt.Sprintf("%s/%s@%s#%s", v.Provider, v.Model, from, hex.EncodeToString(sum[:4]))
 }
 
 func (r *Rates) render(b *strings.Builder, name string) {

@@ -126,6 +126,9 @@ func (g *Gateway) price(k *call) error {
 	if err != nil {
 		return err
 	}
+	for _, t := range targets {
+		t.version = k.catalog.Sell.Price(k.who.Account, t.version)
+	}
 	if k.door.isChat() {
 		if err := k.rewrite(targets[0].model); err != nil {
 			return err

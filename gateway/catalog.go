@@ -14,7 +14,8 @@ import (
 // Catalog is what can be called: the models with their prices, who serves them, and where a request goes.
 // It is immutable: a changed one is a new one, and each request keeps the one that it began with.
 type Catalog struct {
-	Prices    *domain.PriceBook
+	Prices    *domain.PriceBook            // what the providers charge
+	Sell      *domain.SellBook             // what the accounts pay, made for Prices; nil = the same
 	Providers map[string]provider.Provider // by the book's provider names
 	Missing   map[string]string            // by provider: what to set so that it can be called; may be nil
 	Routing   Routing

@@ -41,6 +41,7 @@ type options struct {
 	routing   gateway.Routing
 	retry     gateway.Retry
 	book      *domain.PriceBook                   // nil = the built-in one
+	sell      *domain.SellBook                    // nil = sold at cost
 	wrap      func(gateway.Ledger) gateway.Ledger // between the gateway and its ledger
 	facts     func(gateway.Facts) gateway.Facts   // the same for reading
 	views     func(gateway.Projections) gateway.Projections
@@ -162,7 +163,7 @@ func (e *env) makeGateway() *gateway.Gateway {
 	g, err := gateway.New(gateway.Config{
 		Ledger: appends, Facts: facts, Projections: views, Balances: o.balances, Journal: o.journal, Spool: o.spool, Owned: o.owned, Keys: o.keys, Tokens: e.tokens,
 		Catalog: func() *gateway.Catalog {
-			return &gateway.Catalog{Prices: e.book, Providers: o.providers, Missing: o.missing, Routing: o.routing}
+			return &gateway.Catalog{Prices: e.book, Sell: o.sell, Providers: o.providers, Missing: o.missing, Routing: o.routing}
 		}, Retry: o.retry,
 		Owner: uuid.New(), Currency: "USD", DefaultBalance: domain.MustAmount(o.balance), ReservePolicy: o.policy,
 		ModelsArray: o.array, Ready: o.ready, Degraded: o.degraded, Version: "test", Environment: "development",

@@ -207,19 +207,19 @@ func (g *Gateway) append(ctx context.Context, c domain.Command) (domain.Outcome,
 // settle commits what was used and refunds the rest. When it returns without an error, that is
 // durable. broken says that the answer ended with an error.
 func (h *hold) settle(u used, broken bool) (receipt, error) {
-	charge, err := h.charge(&u)
+	bill, err := h.charge(&u)
 	if err != nil {
 		h.release(domain.RefundInternalError)
 		return receipt{}, internal(err)
 	}
-	op := domain.Settle{RequestID: h.id, Charge: charge.Amount, Data: h.commitData(u, charge), Response: h.kept.response(broken)}
+	op := domain.Settle{RequestID: h.id, Charge: bill.charge.Amount, Data: h.commitData(u, bill), Response: h.kept.response(broken)}
 	h.ended = true // not before: a panic on the way here gives everything back
 	out, err := h.way.settle(h, op)
 	if err != nil {
 		return receipt{}, h.unsettled(err)
 	}
 	h.g.metrics.Settled(h.call.model.Name, u.meters.InputTokens(), u.meters.OutputTokens(), h.g.overage(h.id, &out))
-	return receipt{cost: charge.Amount, position: out.Position()}, nil
+	return receipt{cost: bill.charge.Amount, position: out.Position()}, nil
 }
 
 // overage says whether a settlement took more than was reserved, and reports it: each one is a bug, a

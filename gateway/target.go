@@ -14,7 +14,7 @@ import (
 // target is one model at one provider that a call may be sent to, with what it can cost there.
 type target struct {
 	model    *domain.Model
-	version  *domain.PriceVersion // in force when the call began
+	version  *domain.PriceVersion // what the account pays, in force when the call began
 	upstream provider.Provider
 	request  provider.Request
 	terms    provider.Terms

@@ -3,6 +3,7 @@ package gateway
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 
 	"llm-gateway/domain"
@@ -71,39 +72,51 @@ func (k *call) countPrompt(model string) int64 {
 	return tokens
 }
 
+// bill is what a request is paid with, and what it cost the operator. Without a sell book the two are one.
+type bill struct{ charge, cost domain.Charge }
+
 // charge prices what was used, by the versions in force when the reserve was made.
-func (h *hold) charge(u *used) (charge domain.Charge, err error) {
+func (h *hold) charge(u *used) (b bill, err error) {
 	k := h.call
 	if len(u.report.Iterations) > 1 && u.source == domain.UsageProvider {
-		charge, err = h.chargeIterations(u)
+		b, err = h.chargeIterations(u)
 	} else {
-		charge, err = h.chargeAt(k.version, &u.meters, u.report.ServiceTier)
+		b, err = h.chargeAt(k.version, &u.meters, u.report.ServiceTier)
 	}
 	if err != nil {
-		return domain.Charge{}, fmt.Errorf("pricing %s: %w", h.id, err)
+		return bill{}, fmt.Errorf("pricing %s: %w", h.id, err)
 	}
-	return charge, nil
+	return b, nil
 }
 
 // chargeAt prices meters by a version, after folding those that it has no price for.
-func (h *hold) chargeAt(v *domain.PriceVersion, m *domain.Meters, tier string) (domain.Charge, error) {
+func (h *hold) chargeAt(v *domain.PriceVersion, m *domain.Meters, tier string) (b bill, err error) {
 	folded := false
 	if *m, folded = v.Fold(*m); folded {
 		h.g.log.Error("the provider reported a meter that the price book has no price for; it was charged as plain tokens",
 			"model", v.Model, "price_version", v.ID, "billing_request_id", h.id)
 	}
-	return v.Charge(*m, tier)
+	if b.charge, err = v.Charge(*m, tier); err != nil || v.Cost() == v {
+		return bill{b.charge, b.charge}, err
+	}
+	b.cost, err = v.Cost().Charge(*m, tier)
+	return b, err
+}
+
+// add puts another version's part to a bill.
+func (b *bill) add(other bill) error {
+	return errors.Join(b.charge.Add(other.charge), b.cost.Add(other.cost))
 }
 
 // chargeIterations prices an answer that several models served, each part at the price of its own.
-func (h *hold) chargeIterations(u *used) (domain.Charge, error) {
+func (h *hold) chargeIterations(u *used) (bill, error) {
 	k := h.call
 	parts := map[*domain.PriceVersion]*domain.Meters{k.version: {domain.WebSearch: u.meters[domain.WebSearch], domain.Requests: 1}}
 	versions := []*domain.PriceVersion{k.version}
 	for _, i := range u.report.Iterations {
 		meters, err := i.Usage.Meters()
 		if err != nil {
-			return domain.Charge{}, err
+			return bill{}, err
 		}
 		v := h.versionOf(i.Model)
 		if parts[v] == nil {
@@ -113,21 +126,21 @@ func (h *hold) chargeIterations(u *used) (domain.Charge, error) {
 			parts[v][m] += meters[m]
 		}
 	}
-	charge, err := h.chargeAt(k.version, parts[k.version], u.report.ServiceTier)
+	all, err := h.chargeAt(k.version, parts[k.version], u.report.ServiceTier)
 	u.meters = *parts[k.version]
 	for _, v := range versions[1:] {
 		if err != nil {
-			return domain.Charge{}, err
+			return bill{}, err
 		}
-		var other domain.Charge
+		var other bill
 		if other, err = h.chargeAt(v, parts[v], u.report.ServiceTier); err == nil {
-			err = charge.Add(other)
+			err = all.add(other)
 		}
 		for m, n := range parts[v] {
 			u.meters[m] += n
 		}
 	}
-	return charge, err
+	return all, err
 }
 
 // versionOf is the price of another model of the same provider; one without a price is charged as the one
@@ -143,10 +156,10 @@ func (h *hold) versionOf(model string) *domain.PriceVersion {
 			"model", k.model.Name, "billing_request_id", h.id)
 		return k.version
 	}
-	return v
+	return k.catalog.Sell.Price(k.who.Account, v)
 }
 
-func (h *hold) commitData(u used, charge domain.Charge) domain.CommitData {
+func (h *hold) commitData(u used, b bill) domain.CommitData {
 	k := h.call
 	served := u.report.Model
 	if served == "" {
@@ -161,10 +174,14 @@ func (h *hold) commitData(u used, charge domain.Charge) domain.CommitData {
 	if !h.first.IsZero() {
 		ttft = h.first.Sub(k.began)
 	}
+	costVersion := b.cost.PriceVersion
+	if costVersion == b.charge.PriceVersion {
+		costVersion = "" // said once
+	}
 	return domain.CommitData{
 		Surface: k.door.surface, ModelRequested: domain.CleanText(k.asked.Model, domain.MaxForeignText), ModelServed: served,
-		Provider: k.model.Provider, Attempts: h.tried, Meters: u.meters, Lines: charge.Lines,
-		PriceVersion: charge.PriceVersion, CostLines: charge.Lines, UsageSource: u.source, CountedBy: countedBy, Usage: chat.CleanUsage(u.report.Raw),
+		Provider: k.model.Provider, Attempts: h.tried, Meters: u.meters, Lines: b.charge.Lines,
+		PriceVersion: b.charge.PriceVersion, CostLines: b.cost.Lines, CostVersion: costVersion, UsageSource: u.source, CountedBy: countedBy, Usage: chat.CleanUsage(u.report.Raw),
 		FinishReason: u.report.FinishReason, Stream: k.stream, ServiceTier: u.report.ServiceTier,
 		TTFTMillis: ttft.Milliseconds(), LatencyMillis: latency.Milliseconds(),
 		KeyID: k.who.KeyID, EndUser: endUser(k.asked.EndUser),

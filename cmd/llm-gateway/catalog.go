@@ -11,8 +11,8 @@ import (
 	"llm-gateway/gateway/provider"
 )
 
-// catalogFile is what can be called, with its prices: the built-in book or PRICE_BOOK, the providers that
-// have a key, and UPSTREAMS. It can be read again while requests go on; each keeps the one that it began
+// catalogFile is what can be called, with its prices: the built-in book or PRICE_BOOK, what customers pay by
+// SELL_BOOK, the providers that have a key, and UPSTREAMS. It can be read again while requests go on; each keeps the one that it began
 // with.
 type catalogFile struct {
 	settings *Settings
@@ -51,7 +51,11 @@ func (c *catalogFile) read() (*gateway.Catalog, error) {
 			return nil, fmt.Errorf("UPSTREAMS %s: %w", s.Upstreams, err)
 		}
 	}
-	catalog := &gateway.Catalog{Prices: book, Missing: missing, Providers: map[string]provider.Provider{},
+	sell, err := openSellBook(s.SellBook, s.Currency, book)
+	if err != nil {
+		return nil, err
+	}
+	catalog := &gateway.Catalog{Prices: book, Sell: sell, Missing: missing, Providers: map[string]provider.Provider{},
 		Routing: gateway.Routing{Aliases: file.Aliases, Fallbacks: file.Fallbacks, Weights: map[string]int{}}}
 	if s.Simulated {
 		simulated := provider.NewSimulated()

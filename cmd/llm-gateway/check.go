@@ -14,8 +14,8 @@ import (
 var checkVerb = verb{
 	name: "check", args: "[providers] [--timeout DURATION] [--json]",
 	summary: "say what is set, and what is wrong with the settings and their files; or whether the providers answer",
-	about: "Without an argument every setting is read and listed, secrets hidden, and the files of PRICE_BOOK and\n" +
-		"UPSTREAMS are checked; nothing is asked of the network. `check providers` asks every provider that is\n" +
+	about: "Without an argument every setting is read and listed, secrets hidden, and the files of PRICE_BOOK, SELL_BOOK\n" +
+		"and UPSTREAMS are checked; nothing is asked of the network. `check providers` asks every provider that is\n" +
 		"configured for its list of models, by each of its keys; that costs nothing. (An upstream that lists\n" +
 		"its models to anybody says nothing about the key.) The exit status is 1 if anything is wrong.",
 	run: runCheck,
@@ -126,7 +126,7 @@ func checked(src sources) *checkOut {
 		out.Problems = append(out.Problems, err.Error())
 	}
 	if usable["PRICE_BOOK"] && usable["BILLING_CURRENCY"] {
-		if err := out.files(s, src, usable["UPSTREAMS"]); err != nil {
+		if err := out.files(s, src, usable["UPSTREAMS"], usable["SELL_BOOK"]); err != nil {
 			out.Problems = append(out.Problems, err.Error())
 		}
 	}
@@ -155,8 +155,8 @@ func (r *reading) view() settingOut {
 	return out
 }
 
-// files loads the price book and the upstreams.
-func (out *checkOut) files(s *Settings, src sources, withUpstreams bool) error {
+// files loads the price book, the upstreams and the sell book.
+func (out *checkOut) files(s *Settings, src sources, withUpstreams, withSell bool) error {
 	book, info, err := openPriceBook(s.PriceBook, s.Currency)
 	if err != nil {
 		return err
@@ -170,7 +170,16 @@ func (out *checkOut) files(s *Settings, src sources, withUpstreams bool) error {
 		return err
 	}
 	out.Upstreams = upstreamsView(s.Upstreams, f)
-	return nil
+	if !withSell {
+		return nil
+	}
+	if len(f.Upstreams) > 0 {
+		if book, err = domain.NewPriceBook(modelsOf(f, book)); err != nil {
+			return fmt.Errorf("UPSTREAMS %s: %w", s.Upstreams, err)
+		}
+	}
+	_, err = openSellBook(s.SellBook, s.Currency, book)
+	return err
 }
 
 func upstreamsView(path string, f *upstreams.File) *upstreamsOut {

@@ -110,6 +110,7 @@ func TestCheckFindsProblems(t *testing.T) {
 		{[]string{"ENVIRONMENT=production"}, "1 problem was found: JWT_SECRET_KEY (or JWT_SECRET_KEY_FILE) must be set"},
 		{[]string{"BILLING_CURRENCY=EUR"}, "1 problem was found: the prices are in USD and BILLING_CURRENCY is EUR"},
 		{[]string{"PRICE_BOOK=" + bad}, "1 problem was found: PRICE_BOOK " + bad + `: price book: line 1: unknown field "upstreams"`},
+		{[]string{"SELL_BOOK=" + bad}, "1 problem was found: SELL_BOOK " + bad + `: sell book: line 1: unknown field "upstreams"`},
 		{[]string{"UPSTREAMS=" + bad}, "1 problem was found: UPSTREAMS " + bad + `: upstreams: line 1: upstream "acme": base_url: missing`},
 		{[]string{"UPSTREAMS=" + lost}, "1 problem was found: UPSTREAMS " + lost + `: upstreams: line 6: aliases: fast: there is no model "gpt-none"`},
 		{[]string{"UPSTREAMS=" + bad, "PORT=x"}, "2 problems were found; the first: PORT: "}, // one problem hides no other

@@ -52,6 +52,23 @@ func loadPriceBook(path string) (*domain.PriceBook, pricebook.Info, error) {
 	return pricebook.LoadInfo(f)
 }
 
+// openSellBook reads what customers pay; nil where they pay the cost.
+func openSellBook(path, currency string, costs *domain.PriceBook) (*domain.SellBook, error) {
+	if path == "" {
+		return nil, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("SELL_BOOK %s: %w", path, err)
+	}
+	defer f.Close() //nolint:errcheck // it was only read
+	book, err := pricebook.LoadSell(f, costs, currency)
+	if err != nil {
+		return nil, fmt.Errorf("SELL_BOOK %s: %w", path, err)
+	}
+	return book, nil
+}
+
 // prices is unit prices by meter, for `--json`: exact, and per one unit like in events.
 type prices map[string]domain.Amount
 

@@ -36,7 +36,7 @@ const (
 var serveVerb = verb{
 	name: "serve", args: "[--port N] [--end-with-parent]", summary: "serve the API (the default)",
 	about: `With no settings it starts an embedded Postgres, Kafka and Redis in ./data, prints a ready-to-paste
-curl, and serves on port 8000. SIGHUP reads PRICE_BOOK again. SIGTERM lets requests under way end.`,
+curl, and serves on port 8000. SIGHUP reads PRICE_BOOK, SELL_BOOK and UPSTREAMS again. SIGTERM lets requests under way end.`,
 	run: runServe,
 }
 

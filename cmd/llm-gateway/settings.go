@@ -60,6 +60,7 @@ type Settings struct {
 	Upstreams string // the path of a file of upstreams; "" = none
 
 	PriceBook      string // a path; "" = built in
+	SellBook       string // a path; "" = sold at cost
 	Currency       string
 	DefaultBalance domain.Amount
 	ReservePolicy  string // cap or refuse

@@ -96,6 +96,7 @@ func TestSettingsGood(t *testing.T) {
 		{"SIMULATED_PROVIDER=off", func(s *Settings) any { return s.Simulated }, false},
 		{"UPSTREAMS=" + file, func(s *Settings) any { return s.Upstreams }, file},
 		{"PRICE_BOOK=" + file, func(s *Settings) any { return s.PriceBook }, file},
+		{"SELL_BOOK=" + file, func(s *Settings) any { return s.SellBook }, file},
 		{"BILLING_CURRENCY=EUR", func(s *Settings) any { return s.Currency }, "EUR"},
 		{"BILLING_DEFAULT_BALANCE=0", func(s *Settings) any { return s.DefaultBalance.String() }, "0"},
 		{"RESERVE_POLICY=refuse", func(s *Settings) any { return s.ReservePolicy }, "refuse"},

@@ -158,6 +158,9 @@ func moneySettings() []setting {
 	return []setting{
 		{"PRICE_BOOK", "", false, "A price book file (YAML) in place of the built-in prices.",
 			existing("a file", false, func(s *Settings) *string { return &s.PriceBook })},
+		{"SELL_BOOK", "", false,
+			"A file (YAML) of what customers pay: markups and fixed prices, per model, provider and group of accounts. Without it they pay what the providers charge. Read again at SIGHUP.",
+			existing("a file", false, func(s *Settings) *string { return &s.SellBook })},
 		{"BILLING_CURRENCY", "USD", false, "The currency of the ledger and its prices, three capital letters; fixed for good when the ledger is initialised.", readCurrency},
 		{"BILLING_DEFAULT_BALANCE", "100.0", false, "What an account is opened with, by its first valid token.", readDefaultBalance},
 		{"RESERVE_POLICY", "cap", false,

@@ -36,7 +36,8 @@ func (f *file) book() (*domain.PriceBook, error) {
 	return book, nil
 }
 
-// locate gives an error of the domain the line where its model begins.
+// locate gives an error of the domain the line of its field, or where that is not known the line where its
+// model begins.
 func (f *file) locate(err error) error {
 	var bad *domain.PriceBookError
 	if !errors.As(err, &bad) {
@@ -44,7 +45,7 @@ func (f *file) locate(err error) error {
 	}
 	for i := len(f.Models) - 1; i >= 0; i-- { // the last of two twins is the one too many
 		if f.Models[i].Model.Text == bad.Model {
-			return f.Models[i].Wrong(0, bad.Field, "%s", bad.Problem)
+			return f.Models[i].Wrong(f.Models[i].lines()[bad.Field], bad.Field, "%s", bad.Problem)
 		}
 	}
 	return fmt.Errorf("%s: %s", bad.Field, bad.Problem)

@@ -172,3 +172,27 @@ func (m *ModelForm) factors(at string, listed Prices) (map[string]domain.Amount,
 	}
 	return out, nil
 }
+
+// lines are where the prices and dates of a model stand, by their fields.
+func (m *ModelForm) lines() map[string]int {
+	out := map[string]int{}
+	note := func(at string, listed Prices) {
+		for name, price := range listed {
+			out[at+name] = price.Line
+		}
+	}
+	for i, v := range m.Versions {
+		at := fmt.Sprintf("versions[%d].", i)
+		out[at+"from"] = v.From.Line
+		note(at+"prices.", v.Prices)
+		note(at+"prices.", v.PerUnit)
+		note(at+"regions.", v.Regions)
+		for j, t := range v.Tiers {
+			note(fmt.Sprintf("%stiers[%d].prices.", at, j), t.Prices)
+		}
+		for name, listed := range v.ServiceTiers {
+			note(at+"service_tiers."+name+".", listed)
+		}
+	}
+	return out
+}

@@ -1,0 +1,393 @@
+package domain
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Selling. A PriceBook says what the provider charges; a SellBook says what the customer pays for it.
+// What is sold is priced by versions of its own, each derived from one version of the cost, once, when the
+// book is made:
+//
+//   - a markup in per cent raises every unit price, rounded half up to 1e-12, in every tier;
+//   - a fixed price replaces a meter's, in every tier and service tier. What costs the same as the meter
+//     that it is a detail of (cached input as input, reasoning as output) is sold at the same, too;
+//   - a markup of 0 is the cost itself, by the cost's own ID.
+//
+// The first that says something counts: the account's group's rule for the model, for the provider, for
+// all; then those of everybody, in the same order. An account is in the first group that names it.
+
+// Bounds of a sell book.
+const (
+	maxSellGroups   = 64
+	maxSellAccounts = 10_000 // of one group
+)
+
+// Bounds of a markup in per cent. Below the lower one the customer would be paid.
+var (
+	minMarkup = MustAmount("-100")
+	maxMarkup = MustAmount("100000")
+)
+
+// SellRules is what is paid for models, by a group or by everybody. The zero value says nothing.
+type SellRules struct {
+	Markup    *Amount              // per cent on the cost, of every model; nil = says nothing
+	Providers map[string]Amount    // markups by the price book's providers
+	Models    map[string]SellPrice // by model or provider/model
+}
+
+// SellPrice is what is paid for one model.
+type SellPrice struct {
+	Markup *Amount // per cent on what Fixed does not name; nil = what holds without this rule
+	Fixed  Rates   // amounts per one unit
+}
+
+// SellGroup is accounts that pay prices of their own.
+type SellGroup struct {
+	Name     string
+	Accounts []string // names, or patterns in which * stands for any text
+	SellRules
+}
+
+// SellBook prices what is sold. It is immutable and safe for concurrent use; nil sells at cost.
+type SellBook struct {
+	groups   []SellGroup
+	named    map[string]int // the first group that has the name as it is
+	sold     []map[*PriceVersion]*PriceVersion
+	versions []*PriceVersion
+}
+
+// NewSellBook derives what everybody (general) and every group pays for each version of the price book.
+// The first thing wrong is a *PriceBookError, its Field beginning with `groups.NAME.` where it is a group's.
+func NewSellBook(costs *PriceBook, general SellRules, groups []SellGroup) (*SellBook, error) {
+	b := &SellBook{groups: slices.Clone(groups), named: map[string]int{}}
+	if err := b.checkGroups(); err != nil {
+		return nil, err
+	}
+	if err := general.check(costs, ""); err != nil {
+		return nil, err
+	}
+	for i := range b.groups {
+		if err := b.groups[i].check(costs, "groups."+b.groups[i].Name+"."); err != nil {
+			return nil, err
+		}
+	}
+	known := map[string]*PriceVersion{}
+	for i := range len(groups) + 1 { // the last are those of no group
+		rules := []*SellRules{&general}
+		if i < len(groups) {
+			rules = []*SellRules{&b.groups[i].SellRules, &general}
+		}
+		sold, err := sell(costs, rules, known)
+		if err != nil {
+			return nil, err
+		}
+		b.sold = append(b.sold, sold)
+	}
+	for _, id := range slices.Sorted(maps.Keys(known)) {
+		b.versions = append(b.versions, known[id])
+	}
+	return b, nil
+}
+
+func (b *SellBook) checkGroups() error {
+	if len(b.groups) > maxSellGroups {
+		return &PriceBookError{Field: "groups", Problem: fmt.Sprintf("more than %d", maxSellGroups)}
+	}
+	names := map[string]bool{}
+	for i, g := range b.groups {
+		field := "groups." + g.Name
+		switch {
+		case !isBookName(g.Name):
+			return &PriceBookError{Field: field, Problem: fmt.Sprintf("not a name: %.40q", g.Name)}
+		case names[g.Name]:
+			return &PriceBookError{Field: field, Problem: "the name is taken twice"}
+		case len(g.Accounts) == 0 || len(g.Accounts) > maxSellAccounts:
+			return &PriceBookError{Field: field + ".accounts", Problem: fmt.Sprintf("%d of them; a group has 1 to %d", len(g.Accounts), maxSellAccounts)}
+		}
+		names[g.Name] = true
+		for _, account := range g.Accounts {
+			if _, taken := b.named[account]; !taken && !strings.Contains(account, "*") {
+				b.named[account] = i
+			}
+		}
+	}
+	return nil
+}
+
+// check refuses rules that could never hold, or that would hold otherwise than they read.
+func (r *SellRules) check(costs *PriceBook, at string) error {
+	if r.Markup != nil {
+		if err := checkMarkup("", at+"markup", *r.Markup); err != nil {
+			return err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Providers)) {
+		if err := checkMarkup("", at+"providers."+name, r.Providers[name]); err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(costs.sorted, func(m *Model) bool { return m.Provider == name }) {
+			return &PriceBookError{Field: at + "providers." + name, Problem: "the price book has no model of it"}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Models)) {
+		price := r.Models[name]
+		if err := price.check(costs.Named(name), name, at+"models."+name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkMarkup(model, field string, markup Amount) error {
+	if markup.Less(minMarkup) || maxMarkup.Less(markup) {
+		return &PriceBookError{model, field, fmt.Sprintf("%s is not between %s and %s per cent", markup, minMarkup, maxMarkup)}
+	}
+	return nil
+}
+
+// check demands that what has a fixed price has a cost, too: the provider's charge would be unknown.
+func (p *SellPrice) check(models []*Model, name, at string) error {
+	if len(models) == 0 {
+		return &PriceBookError{name, at, "the price book has no such model"}
+	}
+	if p.Markup == nil && p.Fixed.Empty() {
+		return &PriceBookError{name, at, "neither a markup nor a price"}
+	}
+	if p.Markup != nil {
+		if err := checkMarkup(name, at+".markup", *p.Markup); err != nil {
+			return err
+		}
+	}
+	if !p.Fixed.Empty() {
+		if err := (&Model{Name: name}).checkRates(at+".prices", &p.Fixed); err != nil {
+			return err
+		}
+	}
+	for i, fixed := range p.Fixed.priced {
+		if fixed && !slices.ContainsFunc(models, func(m *Model) bool { return m.prices(Meter(i)) }) {
+			return &PriceBookError{name, at + ".prices." + meterNames[i], "the price book has no price for it"}
+		}
+	}
+	return nil
+}
+
+// prices says whether any version has a base price of a meter.
+func (m *Model) prices(meter Meter) bool {
+	return slices.ContainsFunc(m.Versions, func(v PriceVersion) bool { return v.Rates.priced[meter] })
+}
+
+// sell derives every version of a book by the rules, those of first weight first. Versions of one ID are
+// made once.
+func sell(costs *PriceBook, rules []*SellRules, known map[string]*PriceVersion) (map[*PriceVersion]*PriceVersion, error) {
+	sold := map[*PriceVersion]*PriceVersion{}
+	for _, m := range costs.sorted {
+		markup, fixed := ruleFor(m, rules)
+		for i := range m.Versions {
+			cost := &m.Versions[i]
+			v, err := cost.sold(markup, &fixed)
+			if err != nil {
+				return nil, err
+			}
+			if known[v.ID] == nil {
+				known[v.ID] = v
+			}
+			sold[cost] = known[v.ID]
+		}
+	}
+	return sold, nil
+}
+
+// ruleFor is the markup and the fixed prices of a model.
+func ruleFor(m *Model, rules []*SellRules) (markup Amount, fixed Rates) {
+	for _, r := range rules {
+		price, named := r.Models[m.Provider+"/"+m.Name]
+		if !named {
+			price, named = r.Models[m.Name]
+		}
+		fixed = fixed.over(price.Fixed)
+		own, ofProvider := r.Providers[m.Provider]
+		switch {
+		case named && price.Markup != nil:
+			return *price.Markup, fixed
+		case ofProvider:
+			return own, fixed
+		case r.Markup != nil:
+			return *r.Markup, fixed
+		}
+	}
+	return Zero, fixed
+}
+
+// sold derives what is paid from a cost. Where that is the cost, it is the cost.
+func (v *PriceVersion) sold(markup Amount, fixed *Rates) (*PriceVersion, error) {
+	if markup.IsZero() && fixed.Empty() {
+		return v, nil
+	}
+	out := *v
+	out.cost, out.Regions = v, nil
+	var failed error
+	derive := func(r Rates) Rates {
+		derived, err := r.sold(markup, fixed)
+		if err != nil && failed == nil {
+			failed = &PriceBookError{v.Model, "markup", err.Error()}
+		}
+		return derived
+	}
+	out.Rates, out.levels = derive(v.Rates), deriveAll(v.levels, derive)
+	out.Tiers = slices.Clone(v.Tiers)
+	for i := range out.Tiers {
+		out.Tiers[i].Rates = derive(out.Tiers[i].Rates)
+	}
+	out.ServiceTiers, out.service = make(map[string]Rates, len(v.ServiceTiers)), make(map[string][]Rates, len(v.service))
+	for name, rates := range v.ServiceTiers {
+		out.ServiceTiers[name], out.service[name] = derive(rates), deriveAll(v.service[name], derive)
+	}
+	out.ID = v.ID + out.ruleName(markup, fixed)
+	return &out, failed
+}
+
+func deriveAll(levels []Rates, derive func(Rates) Rates) []Rates {
+	out := make([]Rates, len(levels))
+	for i, r := range levels {
+		out[i] = derive(r)
+	}
+	return out
+}
+
+// ruleName is how a sell version's ID goes on after its cost's: the rule, and a hash over all that is paid.
+func (v *PriceVersion) ruleName(markup Amount, fixed *Rates) string {
+	rule := "+" + markup.String() + "%"
+	if markup.Sign() < 0 {
+		rule = markup.String() + "%"
+	}
+	if !fixed.Empty() {
+		rule += "+fixed"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "sell 1\n%s%s\n", v.ID, rule)
+	v.render(&b)
+	sum := sha256.Sum256([]byte(b.String()))
+	return rule + "#" + hex.EncodeToString(sum[:4])
+}
+
+// detailsOf names the detail meters that are sold like their whole where they cost the same.
+var detailsOf = [...]struct{ detail, whole Meter }{
+	{CachedInput, Input}, {ImageIn, Input}, {Reasoning, Output}, {CachedAudioIn, AudioIn},
+}
+
+// sold prices what the cost prices, and nothing else, so that the two explain the same meters.
+func (r Rates) sold(markup Amount, fixed *Rates) (Rates, error) {
+	out := r
+	for i, priced := range r.priced {
+		if !priced {
+			continue
+		}
+		out.unit[i] = r.unit[i].raised(markup)
+		if fixed.priced[i] {
+			out.unit[i] = fixed.unit[i]
+		}
+	}
+	for _, d := range detailsOf {
+		if fixed.priced[d.whole] && !fixed.priced[d.detail] && r.priced[d.detail] && r.unit[d.detail].Equal(r.unit[d.whole]) {
+			out.unit[d.detail] = fixed.unit[d.whole]
+		}
+	}
+	for i := range out.unit {
+		if maxUnitPrice.Less(out.unit[i]) {
+			return r, fmt.Errorf("%s would be sold at more than %s per unit", Meter(i), maxUnitPrice)
+		}
+		out.unit[i] = atFullScale(out.unit[i])
+	}
+	return out, nil
+}
+
+// raised adds per cents to a unit price, and rounds the outcome half up to 1e-12. It is the only rounding
+// of money that there is.
+func (a Amount) raised(percent Amount) Amount {
+	return Amount{a.d.Add(a.d.Mul(percent.d).Shift(-2)).Round(AmountScale)}
+}
+
+// Cost is the version of the price book that a sell version is derived from; of the price book's own,
+// itself.
+func (v *PriceVersion) Cost() *PriceVersion {
+	if v.cost != nil {
+		return v.cost
+	}
+	return v
+}
+
+// Price is what an account pays where the provider charges by a cost, which is a version of the price book
+// that the sell book was made for. It is the cost itself where nothing is said of it.
+func (b *SellBook) Price(account string, cost *PriceVersion) *PriceVersion {
+	if b == nil {
+		return cost
+	}
+	if v := b.sold[b.groupOf(account)][cost]; v != nil {
+		return v
+	}
+	return cost
+}
+
+// Group is the name of the group that an account is in; "" = none.
+func (b *SellBook) Group(account string) string {
+	if b == nil {
+		return ""
+	}
+	if i := b.groupOf(account); i < len(b.groups) {
+		return b.groups[i].Name
+	}
+	return ""
+}
+
+// groupOf is the place of an account's group, behind the last one where it has none.
+func (b *SellBook) groupOf(account string) int {
+	first, ok := b.named[account]
+	if !ok {
+		first = len(b.groups)
+	}
+	for i := range b.groups[:first] {
+		for _, pattern := range b.groups[i].Accounts {
+			if MatchText(pattern, account) {
+				return i
+			}
+		}
+	}
+	return first
+}
+
+// Versions lists every version that anybody pays by, by ID; costs that are paid as they are included. The
+// slice is the caller's.
+func (b *SellBook) Versions() []*PriceVersion {
+	if b == nil {
+		return nil
+	}
+	return slices.Clone(b.versions)
+}
+
+// MatchText reports whether a text is a pattern's: * stands for any text, all else for itself.
+func MatchText(pattern, text string) bool {
+	first, rest, star := strings.Cut(pattern, "*")
+	if !star {
+		return pattern == text
+	}
+	text, ok := strings.CutPrefix(text, first)
+	if !ok {
+		return false
+	}
+	for {
+		part, more, another := strings.Cut(rest, "*")
+		if !another {
+			return strings.HasSuffix(text, part)
+		}
+		i := strings.Index(text, part)
+		if i < 0 {
+			return false
+		}
+		text, rest = text[i+len(part):], more
+	}
+}
