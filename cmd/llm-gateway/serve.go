@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"llm-gateway/domain"
 	"llm-gateway/gateway"
 )
 
@@ -177,17 +178,27 @@ func onHangup(catalog *catalogFile, log *slog.Logger) (stop func()) {
 				return
 			case <-hangups:
 			}
+			before := catalog.now()
 			if err := catalog.reload(); err != nil {
-				log.Error("the price book and the upstreams were not read again; those in force stay", "error", err)
+				log.Error("the price book, the sell book and the upstreams were not read again; those in force stay", "error", err)
 				continue
 			}
-			log.Info("the price book and the upstreams were read again")
+			log.Info("the price book, the sell book and the upstreams were read again")
+			warnBackdated(before.Prices, catalog.now().Prices, log)
 		}
 	}()
 	return func() {
 		signal.Stop(hangups)
 		close(done)
 		<-ended
+	}
+}
+
+// warnBackdated says which prices were changed for days that have been charged. The charges stay as they
+// are, each with the version that it was made by.
+func warnBackdated(before, now *domain.PriceBook, log *slog.Logger) {
+	for _, c := range domain.Backdated(before, now, time.Now()) {
+		log.Warn("the price book prices a time that has been charged otherwise; date new prices after today", "change", c.String())
 	}
 }
 
