@@ -194,6 +194,45 @@ func TestChargeIsAdditiveWithinATier(t *testing.T) {
 	})
 }
 
+// TestChargeAtTheLimits: the largest counts at the largest prices, calculated with big numbers.
+func TestChargeAtTheLimits(t *testing.T) {
+	t.Parallel()
+	var listed Rates
+	for m := range MeterCount {
+		listed.Set(Meter(m), maxUnitPrice)
+	}
+	var usage Meters
+	for m := range usage {
+		usage[m] = maxQuantity - int64(m)
+	}
+	c, err := built(t, PriceVersion{Rates: listed}).Charge(usage, "")
+	if err != nil || len(c.Lines) != MeterCount || !c.Amount.InRange() {
+		t.Fatal(c, err)
+	}
+	sum := Zero
+	for _, l := range c.Lines {
+		if !l.Amount.Equal(maxUnitPrice.Times(usage[l.Meter])) {
+			t.Errorf("%+v", l)
+		}
+		sum = sum.Add(l.Amount)
+	}
+	if !sum.Equal(c.Amount) {
+		t.Errorf("%s is not %s", c.Amount, sum)
+	}
+}
+
+func TestChargeAllocatesLittle(t *testing.T) {
+	v := built(t, PriceVersion{Rates: rates("input=2.5 cached_input=1.25 output=10")})
+	m := Meters{Input: 600, CachedInput: 400, Output: 200, Reasoning: 64, Requests: 1}
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := v.Charge(m, "default"); err != nil {
+			t.Fatal(err)
+		}
+	}); n > 13 { // the lines, and two an amount
+		t.Errorf("a charge of five lines allocates %v times", n)
+	}
+}
+
 func BenchmarkCharge(b *testing.B) {
 	v := built(b, PriceVersion{Rates: rates("input=2.5 cached_input=1.25 output=10")})
 	m := Meters{Input: 600, CachedInput: 400, Output: 200, Reasoning: 64, Requests: 1}

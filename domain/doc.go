@@ -5,14 +5,15 @@
 // loads values, asks, and stores the answer.
 //
 //   - Amount is exact money; Meters are what a provider bills by; PriceBook, Charge and Bound turn
-//     meters into amounts.
+//     meters into amounts. SellBook derives what customers pay from what providers charge.
 //   - Event is one immutable movement of money. It is encoded once (Encode), and those bytes are
 //     what is stored, published and hashed (ChainHash).
 //   - Books is the state that events add up to. Books.Decide says which events a Command leads to,
 //     or a typed Rejection; Books.Apply adds one event. Writing, replaying and verifying all use
 //     the same Apply, so a balance cannot mean two things.
 //
-// Invariants: amounts are never negative, never rounded, never floats; available + credit limit is
+// Invariants: amounts are never negative, never floats, and never rounded but for the
+// unit prices of a SellBook, once, when it is made; available + credit limit is
 // never made negative by a reserve; reserved is the sum of open reservations and never negative; a
 // reservation is settled or released at most once; the order of events is their position.
 //

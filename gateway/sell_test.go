@@ -1,12 +1,15 @@
 package gateway_test
 
 import (
+	"context"
 	"math/big"
 	"testing"
 	"time"
 
 	"llm-gateway/cmd/llm-gateway/pricebook"
 	"llm-gateway/domain"
+	"llm-gateway/gateway/provider"
+	"llm-gateway/gateway/provider/chat"
 )
 
 // TestSellPrice: what is reserved and charged is what the account pays, and the commit says beside it what
@@ -45,6 +48,39 @@ func TestSellPrice(t *testing.T) {
 			if sum.Cmp(plainCost(t, costs, "sim-small", d.Meters, time.Now())) != 0 {
 				t.Errorf("%s: the cost lines are %+v", account, d.CostLines)
 			}
+		}
+	}
+}
+
+// TestSellPriceOfTwoModels: where two models served, each part is paid and costs by its own versions.
+func TestSellPriceOfTwoModels(t *testing.T) {
+	t.Parallel()
+	costs, markup := pricebook.Builtin(), domain.MustAmount("25")
+	sell, err := domain.NewSellBook(costs, domain.SellRules{Markup: &markup}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := func(context.Context, provider.Request) (*provider.Completion, error) {
+		return &provider.Completion{Body: []byte(`{"choices":[]}`), Report: provider.Report{
+			Model: "sim-large", Usage: &domain.Usage{Input: 9, Output: 5},
+			Iterations: []chat.Iteration{{Model: "sim-small", Usage: domain.Usage{Input: 4, Output: 2}}, {Model: "sim-large", Usage: domain.Usage{Input: 5, Output: 3}}}}}, nil
+	}
+	e := start(t, options{book: costs, sell: sell, overages: true, providers: map[string]provider.Provider{"simulated": &scripted{complete: answer}}})
+	l := e.life("zoe", e.chat("zoe", chatBody("sim-small", "hello", "")).id())
+	d := l.commitData()
+	_, small, _ := costs.Lookup("sim-small", time.Now())
+	_, large, _ := costs.Lookup("sim-large", time.Now())
+	if d.PriceVersion != sell.Price("zoe", small).ID || d.CostVersion != small.ID || len(d.Lines) != len(d.CostLines) || len(d.Lines) != 5 {
+		t.Fatalf("%+v", d)
+	}
+	for i, line := range d.Lines {
+		cost, version, ofCost := d.CostLines[i], "", ""
+		if i >= 3 { // input, output and the request itself are the first model's
+			version, ofCost = sell.Price("zoe", large).ID, large.ID
+		}
+		if line.PriceVersion != version || cost.PriceVersion != ofCost || line.Quantity != cost.Quantity ||
+			rat(line.Amount).Cmp(new(big.Rat).Mul(rat(cost.Amount), big.NewRat(5, 4))) != 0 {
+			t.Errorf("paid %+v, cost %+v", line, cost)
 		}
 	}
 }

@@ -277,15 +277,18 @@ func runPriceImport(_ context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := a.writeBook(*out, text); err != nil {
+		return err
+	}
 	for _, l := range list.Left {
 		fmt.Fprintf(a.stderr, "%s: %s\n", l.Model, l.What)
 	}
 	fmt.Fprintf(a.stderr, "%d models; %d things could not be said in a price book\n", len(list.Models), len(list.Left))
-	return a.writeBook(*out, text)
+	return nil
 }
 
 func importList(format, path, models string) (*pricebook.Imported, error) {
-	f, err := os.Open(path)
+	f, err := os.Open(path) //nolint:gosec // the command line names it
 	if err != nil {
 		return nil, err
 	}

@@ -139,17 +139,23 @@ func amountOf(n json.Number, power int) (domain.Amount, error) {
 	if !ok || len(digits) > maxPower {
 		return domain.Zero, fmt.Errorf("%.40s has too many digits", n)
 	}
-	exponent -= len(fraction) + power
-	ten := big.NewInt(10)
-	for exponent < -domain.AmountScale && coefficient.Sign() != 0 { // zeros at the end are no digits
-		quotient, rest := new(big.Int).QuoRem(coefficient, ten, new(big.Int))
+	return perUnit(n, coefficient, exponent-len(fraction)-power)
+}
+
+// perUnit is coefficient x 10^exponent. Zeros at its end are no digits.
+func perUnit(n json.Number, coefficient *big.Int, exponent int) (domain.Amount, error) {
+	if coefficient.Sign() == 0 {
+		return domain.Zero, nil
+	}
+	for exponent < -domain.AmountScale {
+		quotient, rest := new(big.Int).QuoRem(coefficient, big.NewInt(10), new(big.Int))
 		if rest.Sign() != 0 {
 			return domain.Zero, fmt.Errorf("%.40s is, per unit, finer than 1e-%d", n, domain.AmountScale)
 		}
 		coefficient, exponent = quotient, exponent+1
 	}
-	if coefficient.Sign() == 0 {
-		return domain.Zero, nil
+	if exponent > maxPower {
+		return domain.Zero, fmt.Errorf("%.40s is out of range", n)
 	}
-	return domain.AmountOf(coefficient, int32(exponent))
+	return domain.AmountOf(coefficient, int32(exponent)) //nolint:gosec // between -AmountScale and maxPower
 }

@@ -7,6 +7,11 @@
 // price finer than 1e-12 per token, an unknown meter or a date out of order refuses the whole book,
 // naming line, model and field. Nothing is defaulted but what domain/price.go documents.
 //
+// What customers pay is a second kind of file, as strict (LoadSell). Set adds a dated version to a book's text
+// and leaves every other byte alone; Import reads two public price lists, whose numbers it takes as text.
+// What those say that a book cannot say is named, and a model that would be charged wrongly without it is
+// left out.
+//
 // Invariants: per million to per unit moves the decimal point, exactly; the order of the file does
 // not matter; a book that loads can be charged by; loading has no side effect, so that a reload
 // that fails leaves the book in force.

@@ -99,7 +99,7 @@ func tokenPrices(r *domain.Rates) string {
 func unitPrices(r *domain.Rates) string {
 	var out []string
 	for m := domain.WebSearch; int(m) < domain.MeterCount; m++ {
-		if unit, priced := r.Get(m); priced && !(m == domain.Requests && unit.IsZero()) {
+		if unit, priced := r.Get(m); priced && (m != domain.Requests || !unit.IsZero()) {
 			out = append(out, fmt.Sprintf("%s: %q", m, unit))
 		}
 	}
