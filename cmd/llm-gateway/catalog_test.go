@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,6 +10,7 @@ import (
 	"time"
 
 	"llm-gateway/cmd/llm-gateway/pricebook"
+	"llm-gateway/domain"
 	"llm-gateway/gateway/provider"
 )
 
@@ -98,5 +101,56 @@ func TestExampleUpstreams(t *testing.T) {
 	c, _ := catalogOf(t, text, set...)
 	if len(c.now().Providers) < 7 {
 		t.Errorf("%v", c.now().Providers)
+	}
+}
+
+// TestCatalogOfSellBook: it prices an upstream's model too, is read again with the rest, and a broken one
+// leaves all as it was.
+func TestCatalogOfSellBook(t *testing.T) {
+	t.Parallel()
+	sell := writeFile(t, filepath.Join(t.TempDir(), "sell.yaml"), `{markup: "10", models: {groq/llama: {markup: "50"}}}`)
+	c, _ := catalogOf(t, twoUpstreams, "GROQ_A=sk-a", "GROQ_B=sk-b", "SELL_BOOK="+sell)
+	paid := func() string {
+		now := c.now()
+		_, cost, err := now.Prices.Lookup("groq/llama", time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		unit, _ := now.Sell.Price("anybody", cost).Rates.Get(domain.Input)
+		return unit.Times(perMillion).String()
+	}
+	if got := paid(); got != "1.5" {
+		t.Errorf("paid are %s", got)
+	}
+	writeFile(t, sell, `{markup: 10}`)
+	if err := c.reload(); err == nil || !strings.Contains(err.Error(), "SELL_BOOK "+sell+": sell book: line 1:") || paid() != "1.5" {
+		t.Errorf("a broken one: %v, %s", err, paid())
+	}
+	writeFile(t, sell, `{markup: "20"}`)
+	if err := c.reload(); err != nil || paid() != "1.2" {
+		t.Errorf("%v, %s", err, paid())
+	}
+}
+
+// TestWarnBackdated: new prices for days that have been charged are named, those to come are not.
+func TestWarnBackdated(t *testing.T) {
+	t.Parallel()
+	book := func(text string) *domain.PriceBook {
+		b, err := pricebook.Load(strings.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	var out bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&out, nil))
+	version := "      - {from: 2099-01-01, prices: {input: \"5\", output: \"5\"}}\n"
+	warnBackdated(book(ownBook), book(ownBook+version), log)
+	if out.Len() > 0 {
+		t.Errorf("of a day to come: %s", out.String())
+	}
+	warnBackdated(book(ownBook), book(ownBook+strings.Replace(version, "2099", "2020", 1)), log)
+	if !strings.Contains(out.String(), "acme/big from 2020-01-01: base input: 0.000005 instead of 0.000001") {
+		t.Errorf("of a day that has been: %s", out.String())
 	}
 }
