@@ -251,7 +251,6 @@ type RequestView struct {
 	Reported  json.RawMessage  `json:"reported"`     // the provider's own usage, null where it gave none: what Meters were made of
 	CountedBy string           `json:"counted_by"`   // where the gateway counted
 	Tier      string           `json:"service_tier"` // that the provider says it served
-	CostLines []lineView       `json:"cost_lines"`   // what it cost the operator
 	SpooledAt string           `json:"spooled_at,omitempty"`
 	Chain     string           `json:"chain"` // chainValid, or the first event whose link is not
 }
@@ -310,7 +309,7 @@ func (v *RequestView) explain(d *domain.CommitData) {
 		v.Model = d.ModelRequested
 	}
 	v.ModelServed, v.Provider, v.UsageSource, v.PriceVersion = d.ModelServed, d.Provider, d.UsageSource, d.PriceVersion
-	v.Lines, v.CostLines = linesView(d.Lines), linesView(d.CostLines)
+	v.Lines = linesView(d.Lines)
 	for m, n := range d.Meters {
 		if n > 0 {
 			v.Meters[domain.Meter(m)] = n

@@ -23,7 +23,7 @@ func viewOf(b domain.Balances) balancesView {
 func NewRequestView(events []domain.Witnessed, currency string) *RequestView {
 	first := &events[0].Event
 	v := &RequestView{RequestID: first.RequestID, UserID: first.Account, State: domain.ReservationOpen, Currency: currency, Chain: chainValid,
-		Bound: domain.Bound{Lines: []domain.Line{}}, Meters: map[domain.Meter]int64{}, Lines: []lineView{}, CostLines: []lineView{},
+		Bound: domain.Bound{Lines: []domain.Line{}}, Meters: map[domain.Meter]int64{}, Lines: []lineView{},
 		Attempts: []domain.Attempt{}}
 	for i := range events {
 		v.add(&events[i])
