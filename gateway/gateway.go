@@ -58,6 +58,7 @@ type Facts interface {
 	BalanceAt(ctx context.Context, account string, at time.Time) (domain.Past, error)
 	// Response is the answer that was kept of an account's request; nil where none was.
 	Response(ctx context.Context, account string, id uuid.UUID) (*domain.Response, error)
+	Statements
 }
 
 // Projections answers from what consumers made of the events, and says how current that is. Each
@@ -130,8 +131,9 @@ type Gateway struct {
 	accounts   *openAccounts
 	positions  *positions
 	outage     *outage
-	gate       *gate        // nil = none
-	spoolAfter atomic.Int64 // nothing is spooled before, in Unix nanoseconds
+	statements chan struct{} // holds one for each statement that is being made
+	gate       *gate         // nil = none
+	spoolAfter atomic.Int64  // nothing is spooled before, in Unix nanoseconds
 	engine     *gin.Engine
 	tasks      sync.WaitGroup // requests under way, and what background started
 
@@ -166,6 +168,7 @@ func New(c Config) (*Gateway, error) {
 		defaultBalance: c.DefaultBalance, reservePolicy: c.ReservePolicy, modelsArray: c.ModelsArray, ready: c.Ready, degraded: c.Degraded,
 		version: c.Version, environment: c.Environment, metrics: c.Metrics, log: c.Log, now: c.Now,
 		accounts: newOpenAccounts(), positions: newPositions(), outage: &outage{log: c.Log},
+		statements: make(chan struct{}, statementsAtOnce),
 	}
 	if c.Balances != nil {
 		g.gate = newGate(c.Balances, c.Facts, c.Now)

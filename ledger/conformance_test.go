@@ -24,6 +24,7 @@ type subject interface {
 	Transactions(ctx context.Context, account string, limit, offset int) ([]domain.Recorded, error)
 	Events(ctx context.Context, shard int32, after int64, limit int) ([]domain.Recorded, error)
 	Heads(ctx context.Context) ([]Head, error)
+	Statement(ctx context.Context, account string, m domain.Month) (*domain.Statement, error)
 	Meta() Meta
 	Close()
 }

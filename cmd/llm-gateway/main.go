@@ -50,6 +50,7 @@ func verbs() []verb {
 		migrateVerb,
 		tokenVerb,
 		accountShowVerb, accountCreditVerb, accountDebitVerb, accountFreezeVerb, accountUnfreezeVerb, accountLimitVerb,
+		statementVerb, reconcileVerb,
 		keyCreateVerb, keyListVerb, keyRevokeVerb,
 		priceListVerb, priceShowVerb, auditVerb, priceDiffVerb, priceSetVerb, priceImportVerb,
 		ledgerVerifyVerb, ledgerRecoverVerb, ledgerJournalVerb,
