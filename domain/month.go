@@ -3,7 +3,6 @@ package domain
 import (
 	"errors"
 	"fmt"
-	"sort"
 	"time"
 )
 
@@ -39,15 +38,23 @@ func ParseMonth(text string, zone *time.Location) (Month, error) {
 // farthestZone is above what any zone's clock has ever been from UTC.
 const farthestZone = 16 * time.Hour
 
-// firstInstant is the first whole second in which a zone's calendar shows the date of day, or a later one.
-// It is searched for, and not made of midnight: where the clocks are set at midnight there may be no
-// midnight, or two.
+// firstInstant is the first instant at which a zone's calendar shows the date of day, or a later one. Between
+// two changes of a zone's clock, midnight is where it always is; where the clocks are set at midnight there
+// may be none, or two.
 func firstInstant(day time.Time, zone *time.Location) time.Time {
-	begin, date := day.Add(-farthestZone), day.Format(time.DateOnly)
-	n := sort.Search(int(2*farthestZone/time.Second), func(seconds int) bool {
-		return begin.Add(time.Duration(seconds)*time.Second).In(zone).Format(time.DateOnly) >= date
-	})
-	return begin.Add(time.Duration(n) * time.Second)
+	for t := day.Add(-farthestZone); ; {
+		local := t.In(zone)
+		_, offset := local.Zone()
+		midnight := day.Add(-time.Duration(offset) * time.Second)
+		if midnight.Before(t) {
+			midnight = t
+		}
+		_, change := local.ZoneBounds()
+		if change.IsZero() || midnight.Before(change) {
+			return midnight
+		}
+		t = change.UTC()
+	}
 }
 
 // Day is the date of an instant of the month in its zone. Where clocks were set back over midnight into the
