@@ -302,10 +302,10 @@ func (f *File) notes() []string {
 		notes = append(notes, "the export's last page says that there is another page (has_more): some of it is missing")
 	}
 	if f.Rounded > 0 {
-		notes = append(notes, fmt.Sprintf("%d costs of the export are finer than 1e-12 and were rounded half up", f.Rounded))
+		notes = append(notes, fmt.Sprintf("costs finer than 1e-12, which were rounded half up: %d", f.Rounded))
 	}
 	if f.Foreign > 0 {
-		notes = append(notes, fmt.Sprintf("%d rows of other services were left out", f.Foreign))
+		notes = append(notes, fmt.Sprintf("rows of other services, which were left out: %d", f.Foreign))
 	}
 	if f.of.family != nil {
 		notes = append(notes, "the export names families of models: the ledger's models are added up by family")

@@ -51,7 +51,7 @@ func (l *Line) remark() string {
 		words = append(words, "not in the export")
 	}
 	if l.Counted > 0 {
-		words = append(words, fmt.Sprintf("the gateway counted %d requests itself", l.Counted))
+		words = append(words, fmt.Sprintf("requests counted by the gateway itself: %d", l.Counted))
 	}
 	return strings.Join(words, "; ")
 }
