@@ -81,9 +81,9 @@ func TestDayAfterClocksWentBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, minutes := range []time.Duration{0, 1, 30, 61, 90} {
-		if day := m.Day(m.From.Add(minutes * time.Minute)); day != "2009-11-01" {
-			t.Errorf("%d minutes after it began it is %s", minutes, day)
+	for _, later := range []time.Duration{0, time.Minute, 30 * time.Minute, time.Hour, 90 * time.Minute} {
+		if day := m.Day(m.From.Add(later)); day != "2009-11-01" {
+			t.Errorf("%s after it began it is %s", later, day)
 		}
 	}
 }

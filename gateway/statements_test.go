@@ -125,8 +125,8 @@ func TestStatementRefused(t *testing.T) {
 		kind, code string
 	}{
 		{fmt.Errorf("a month: %w", domain.ErrStatementLong), 422, "invalid_request_error", "statement_too_long"},
-		{domain.ErrStatement, 500, "api_error", "internal_error"},
-		{errors.New("no connection"), 503, "api_error", "ledger_unavailable"},
+		{domain.ErrStatement, 500, "server_error", "internal_error"},
+		{errors.New("no connection"), 503, "service_unavailable", "ledger_unavailable"},
 	} {
 		broken := start(t, options{facts: func(f gateway.Facts) gateway.Facts { return &stating{f, c.err} }})
 		checkError(t, c.err.Error(), broken.get("anna", "/billing/statements/"+this), c.status, c.kind, c.code)

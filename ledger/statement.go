@@ -128,8 +128,8 @@ func (r *Reader) eachOfAccount(ctx context.Context, shard int32, account string,
 	}, do)
 }
 
-// EachCharge calls do with every commit and overage that occurred from from on and before to, shard by
-// shard, each in order.
+// EachCharge calls do with every commit and overage that occurred at from or later and before to, shard
+// by shard, each in order.
 func (r *Reader) EachCharge(ctx context.Context, from, to time.Time, do func(*domain.Event) error) error {
 	for shard := range int32(r.meta.Shards) {
 		seqs, err := r.seqsAt(ctx, shard, from, to)

@@ -199,7 +199,7 @@ func (f *File) cover(row *Row) {
 	}
 }
 
-// Between narrows the file to the rows that begin from from on and before to; zero times change nothing.
+// Between narrows the file to the rows that begin at from or later, and before to; zero times change nothing.
 func (f *File) Between(from, to time.Time) {
 	if !from.IsZero() {
 		f.From = from

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -122,15 +123,10 @@ func geminiFamily(text string) string {
 	if parts == nil {
 		return ""
 	}
-	family := "gemini"
+	words := []string{"gemini"}
 	if parts[1] != "" {
-		family += "-embedding"
+		words = append(words, "embedding")
 	}
-	family += "-" + strings.TrimSuffix(parts[2], ".0")
-	for _, more := range parts[3:] {
-		if more != "" {
-			family += "-" + more
-		}
-	}
-	return family
+	words = append(words, strings.TrimSuffix(parts[2], ".0"), parts[3], parts[4])
+	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), "-")
 }

@@ -20,7 +20,7 @@ import (
 
 var update = flag.Bool("update", false, "write the reports in testdata")
 
-// charged reads testdata/ledger.txt as the events of a ledger, those from from on and before to.
+// charged reads testdata/ledger.txt as the events of a ledger, those at from or later and before to.
 func charged(t *testing.T, from, to time.Time) (events []*domain.Event) {
 	t.Helper()
 	text, err := os.ReadFile("testdata/ledger.txt")
@@ -37,7 +37,7 @@ func charged(t *testing.T, from, to time.Time) (events []*domain.Event) {
 			t.Fatal(err)
 		}
 		d := domain.CommitData{Provider: words[1], ModelRequested: "alias", ModelServed: words[2], UsageSource: domain.UsageProvider}
-		for _, pair := range strings.Split(words[3], ",") {
+		for pair := range strings.SplitSeq(words[3], ",") {
 			name, n, _ := strings.Cut(pair, "=")
 			meter, err := domain.ParseMeter(name)
 			if err != nil {
@@ -181,10 +181,10 @@ func TestMatchModels(t *testing.T) {
 		{"gpt-4o-mini", "gpt-4o-2024-08-06", ""},
 	} {
 		file, ledger := map[string]bool{}, map[string]bool{}
-		for _, m := range strings.Fields(c.file) {
+		for m := range strings.FieldsSeq(c.file) {
 			file[m] = true
 		}
-		for _, m := range strings.Fields(c.ledger) {
+		for m := range strings.FieldsSeq(c.ledger) {
 			ledger[m] = true
 		}
 		var got []string
@@ -204,7 +204,7 @@ func TestMatchModels(t *testing.T) {
 	}
 }
 
-// checkSame: an export of just what the ledger has has no difference, however its rows are cut; and one
+// checkSame: an export of what is in the ledger has no difference, however its rows are cut; and one
 // token more or less, anywhere, is found, by how much it is.
 func checkSame(t *rapid.T) {
 	events := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) *domain.Event {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -150,7 +151,7 @@ func flatten(rec record, prefix string, object map[string]any, depth int) {
 		case string:
 			rec.set(column, v)
 		case bool:
-			rec.set(column, fmt.Sprint(v))
+			rec.set(column, strconv.FormatBool(v))
 		}
 	}
 }

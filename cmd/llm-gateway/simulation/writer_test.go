@@ -310,6 +310,14 @@ func (f *facts) Response(ctx context.Context, account string, id uuid.UUID) (*do
 	return f.p.w.store.Response(ctx, account, id)
 }
 
+// Statement implements gateway.Statements.
+func (f *facts) Statement(ctx context.Context, account string, m domain.Month) (*domain.Statement, error) {
+	if err := f.read(ctx, "a statement"); err != nil {
+		return nil, err
+	}
+	return f.p.w.store.Statement(ctx, account, m)
+}
+
 // follower is how a process's relay and projector read the ledger.
 type follower struct{ p *process }
 
