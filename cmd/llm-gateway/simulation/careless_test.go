@@ -205,6 +205,11 @@ func (l *carelessLedger) BalanceAt(context.Context, string, time.Time) (domain.P
 	return domain.Past{}, domain.ErrUnavailable
 }
 
+// Statement implements store; nobody in the simulated world asks for one.
+func (l *carelessLedger) Statement(context.Context, string, domain.Month) (*domain.Statement, error) {
+	return nil, nil
+}
+
 // Meta implements store.
 func (l *carelessLedger) Meta() ledger.Meta { return l.meta }
 
