@@ -39,8 +39,8 @@ func ledgerAt(t *testing.T, env []string, now func() time.Time) *ledger.Postgres
 	return l
 }
 
-// charges makes one charge of a model in a ledger.
-func charges(t *testing.T, l *ledger.Postgres, account, provider, model string, meters domain.Meters, cost string) {
+// chargesOf makes one charge of a model in a ledger.
+func chargesOf(t *testing.T, l *ledger.Postgres, account, provider, model string, meters domain.Meters, cost string) {
 	t.Helper()
 	amount, request := domain.MustAmount(cost), uuid.New()
 	meters[domain.Requests] = 1
@@ -64,9 +64,9 @@ func TestStatementVerb(t *testing.T) {
 	if _, err := openAccount(t.Context(), &app{loaded: &Settings{DefaultBalance: domain.MustAmount("10")}}, l, "alice"); err != nil {
 		t.Fatal(err)
 	}
-	charges(t, l, "alice", "simulated", "sim-a", domain.Meters{domain.Output: 7}, "0.25")
+	chargesOf(t, l, "alice", "simulated", "sim-a", domain.Meters{domain.Output: 7}, "0.25")
 	at = at.Add(time.Microsecond)
-	charges(t, l, "alice", "simulated", "sim-b", domain.Meters{domain.Output: 9}, "0.000000000001")
+	chargesOf(t, l, "alice", "simulated", "sim-b", domain.Meters{domain.Output: 9}, "0.000000000001")
 	for args, want := range map[string]string{"2026-10": "9.749999999999", "2026-10 --tz Europe/Berlin": "9.75", "2026-09": "0"} {
 		out := decoded[domain.Statement](t, succeeds(t, env, strings.Fields("statement alice --month "+args)...))
 		if out.Closing.Balance.String() != want || !out.Complete {
@@ -95,11 +95,11 @@ func TestReconcileVerb(t *testing.T) {
 		if _, err := openAccount(t.Context(), &app{loaded: &Settings{DefaultBalance: domain.MustAmount("10")}}, l, name); err != nil {
 			t.Fatal(err)
 		}
-		charges(t, l, name, "openai", "gpt-4o-mini-2024-07-18", domain.Meters{domain.Input: 100, domain.CachedInput: 20, domain.Output: int64(i)}, "0.002")
+		chargesOf(t, l, name, "openai", "gpt-4o-mini-2024-07-18", domain.Meters{domain.Input: 100, domain.CachedInput: 20, domain.Output: int64(i)}, "0.002")
 	}
-	charges(t, l, "alice", "other", "gpt-4o-mini-2024-07-18", domain.Meters{domain.Input: 5}, "0.5")
+	chargesOf(t, l, "alice", "other", "gpt-4o-mini-2024-07-18", domain.Meters{domain.Input: 5}, "0.5")
 	at = at.AddDate(0, 0, 1)
-	charges(t, l, "alice", "openai", "gpt-4o-mini-2024-07-18", domain.Meters{domain.Input: 9}, "0.5")
+	chargesOf(t, l, "alice", "openai", "gpt-4o-mini-2024-07-18", domain.Meters{domain.Input: 9}, "0.5")
 	file := filepath.Join(t.TempDir(), "usage.json")
 	write := func(output int, cost string) {
 		text := fmt.Sprintf(`{"data":[{"start_time":1793491200,"end_time":1793577600,"results":[{"model":"gpt-4o-mini-2024-07-18","num_model_requests":3,
