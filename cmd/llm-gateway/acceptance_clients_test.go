@@ -17,19 +17,6 @@ import (
 // installLimit bounds fetching a client from its registry.
 const installLimit = 5 * time.Minute
 
-// clientsOnly skips what fetches the official clients, unless it was asked for.
-func clientsOnly(t *testing.T, tools ...string) {
-	t.Helper()
-	if os.Getenv("CLIENTS") != "1" {
-		t.Skip("the official clients are fetched only with CLIENTS=1")
-	}
-	for _, tool := range tools {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skip(tool + " is absent")
-		}
-	}
-}
-
 // readmeBlock is the README's code in a language, for a gateway that is somewhere else.
 func readmeBlock(t *testing.T, language, base string) string {
 	t.Helper()
@@ -137,11 +124,9 @@ func TestOfficialClients(t *testing.T) {
 	})
 	t.Run("javascript", func(t *testing.T) {
 		t.Parallel()
-		clientsOnly(t, "node", "npm")
-		dir := t.TempDir()
-		script(t, dir, nil, "npm", "install", "--silent", "--no-fund", "--no-audit", "--prefix", dir, "openai")
-		officialClient(t, dir, "js", scriptEnds, clientEnds{Key: "AuthenticationError 401 invalid_api_key",
-			Model: "NotFoundError 404 model_not_found", Quota: "APIError 402 insufficient_quota", Aborted: 6}, "node")
+		node := nodeTool(t)
+		officialClient(t, nodeClients(t), "js", scriptEnds, clientEnds{Key: "AuthenticationError 401 invalid_api_key",
+			Model: "NotFoundError 404 model_not_found", Quota: "APIError 402 insufficient_quota", Aborted: 6}, node)
 	})
 }
 

@@ -2,11 +2,30 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 )
+
+// oldestNode is the oldest version that the clients run on. Some ask for a newer one.
+const oldestNode = 20
+
+// nodeTool is the path of a Node that the clients run on.
+func nodeTool(t *testing.T) string {
+	t.Helper()
+	node := tool(t, "node")
+	version, err := exec.CommandContext(t.Context(), node, "--version").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var major int
+	if n, err := fmt.Sscanf(string(version), "v%d.", &major); n != 1 || major < oldestNode {
+		t.Skipf("the clients need Node %d, this is %q: %v", oldestNode, version, err)
+	}
+	return node
+}
 
 // nodeClients is a directory with the scripts and the pinned clients that they import.
 func nodeClients(t *testing.T) string {
@@ -39,7 +58,7 @@ func nodeClients(t *testing.T) string {
 func TestClientsNode(t *testing.T) {
 	t.Parallel()
 	readRecordings(t)
-	node := tool(t, "node")
+	node := nodeTool(t)
 	dir := nodeClients(t)
 	for _, client := range []string{"openai", "anthropic", "google"} {
 		t.Run(client, func(t *testing.T) {
@@ -53,7 +72,7 @@ func TestClientsNode(t *testing.T) {
 func TestClientsDocumentedNode(t *testing.T) {
 	t.Parallel()
 	readRecordings(t)
-	node := tool(t, "node")
+	node := nodeTool(t)
 	for _, heading := range []string{"openai for Node", "anthropic for Node", "google-genai for Node"} {
 		t.Run(heading, func(t *testing.T) {
 			t.Parallel()
