@@ -34,7 +34,6 @@ type weight struct {
 	text, images  int64
 	input, output int64 // the totals
 	opaque, audio bool  // there is input that the body does not show; there may be sound in it
-	audioOut      bool
 	rounds        int64 // how often the whole input may be read
 	searches      int64
 }

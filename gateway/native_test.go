@@ -150,6 +150,25 @@ func whole(t *testing.T, name, body string) (g got) {
 	return g
 }
 
+// madeOut is what a client makes out of an answer, which must hold against OpenAI's schema.
+func madeOut(t *testing.T, name string, a answer, stream bool) got {
+	t.Helper()
+	if !stream {
+		if err := chatschema.StrictCompletion([]byte(a.body)); err != nil {
+			t.Errorf("%s: not OpenAI's schema: %v", name, err)
+		}
+		return whole(t, name, a.body)
+	}
+	s := a.events(t)
+	if !s.done || s.failure != "" {
+		t.Errorf("%s: done: %t, %q", name, s.done, s.failure)
+	}
+	if err := chatschema.StrictStream(s.data); err != nil {
+		t.Errorf("%s: not OpenAI's schema: %v", name, err)
+	}
+	return accumulate(t, name, s)
+}
+
 // TestNativeRecordings sends every recorded answer of Anthropic and Google through the gateway, whole or in
 // pieces of any size: what a client of OpenAI makes out is what the recording is known to mean, and the
 // ledger has its usage, at its price, to the last digit.
@@ -175,23 +194,7 @@ func TestNativeRecordings(t *testing.T) {
 				continue
 			}
 			seen[n.provider]++
-			var g got
-			if stream {
-				s := a.events(t)
-				if !s.done || s.failure != "" {
-					t.Errorf("%s: done: %t, %q", name, s.done, s.failure)
-				}
-				if err := chatschema.StrictStream(s.data); err != nil {
-					t.Errorf("%s: not OpenAI's schema: %v", name, err)
-				}
-				g = accumulate(t, name, s)
-			} else {
-				g = whole(t, name, a.body)
-				if err := chatschema.StrictCompletion([]byte(a.body)); err != nil {
-					t.Errorf("%s: not OpenAI's schema: %v", name, err)
-				}
-			}
-			checkMeaning(t, name, n, g)
+			checkMeaning(t, name, n, madeOut(t, name, a, stream))
 			checkNativeBill(t, e, name, n, a)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,7 +24,7 @@ import (
 func TestKeysOnEverySurface(t *testing.T) {
 	t.Parallel()
 	e := start(t, options{})
-	for _, s := range append(speeches[:len(speeches):len(speeches)], &speech{name: "list", ask: func(model, text string, turns int, _ bool) (string, string) {
+	for _, s := range append(slices.Clip(speeches), &speech{name: "list", ask: func(model, text string, turns int, _ bool) (string, string) {
 		path, body := askGenerate(model, text, turns, true)
 		return strings.TrimSuffix(path, "?alt=sse"), body
 	}}) {

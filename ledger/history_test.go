@@ -24,36 +24,40 @@ func TestHistory(t *testing.T) {
 	for name, open := range map[string]func(testing.TB) subject{"memory": memorySubject, "postgres": postgresSubject, "pooled": pooledSubject} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := open(t).(historian)
-			accounts := []string{"ann", "ben", "cid", "dan", "eve"} // some share a shard
-			for _, account := range accounts {
-				mustOpen(t, s, account, "100.000000000001")
-			}
-			requests := map[uuid.UUID]string{}
-			for i, charge := range []string{"0.25", "0", "1", "1.5", "0.000000000001"} { // less, nothing, all, and more than was reserved
-				for _, account := range accounts {
-					id := uuid.New()
-					requests[id] = account
-					for _, op := range []domain.Op{reserve(id, "1"), settle(id, charge)} {
-						if _, err := s.Append(t.Context(), command(account, op)); err != nil {
-							t.Fatalf("%d: %v", i, err)
-						}
-					}
+			checkHistory(t, open(t).(historian))
+		})
+	}
+}
+
+func checkHistory(t *testing.T, s historian) {
+	t.Helper()
+	accounts := []string{"ann", "ben", "cid", "dan", "eve"} // some share a shard
+	for _, account := range accounts {
+		mustOpen(t, s, account, "100.000000000001")
+	}
+	requests := map[uuid.UUID]string{}
+	for i, charge := range []string{"0.25", "0", "1", "1.5", "0.000000000001"} { // less, nothing, all, and more than was reserved
+		for _, account := range accounts {
+			id := uuid.New()
+			requests[id] = account
+			for _, op := range []domain.Op{reserve(id, "1"), settle(id, charge)} {
+				if _, err := s.Append(t.Context(), command(account, op)); err != nil {
+					t.Fatalf("%d: %v", i, err)
 				}
 			}
-			for _, account := range accounts {
-				checkPast(t, s, account)
-			}
-			for id, account := range requests {
-				checkWitnessed(t, s, account, id)
-			}
-			if w, err := s.Witnessed(t.Context(), "ann", uuid.New()); err != nil || len(w) != 0 {
-				t.Errorf("no request: %v, %v", w, err)
-			}
-			if past, err := s.BalanceAt(t.Context(), "nobody", time.Now()); err != nil || past.Position.Seq != 0 || !past.Available.IsZero() {
-				t.Errorf("nobody: %+v, %v", past, err)
-			}
-		})
+		}
+	}
+	for _, account := range accounts {
+		checkPast(t, s, account)
+	}
+	for id, account := range requests {
+		checkWitnessed(t, s, account, id)
+	}
+	if w, err := s.Witnessed(t.Context(), "ann", uuid.New()); err != nil || len(w) != 0 {
+		t.Errorf("no request: %v, %v", w, err)
+	}
+	if past, err := s.BalanceAt(t.Context(), "nobody", time.Now()); err != nil || past.Position.Seq != 0 || !past.Available.IsZero() {
+		t.Errorf("nobody: %+v, %v", past, err)
 	}
 }
 

@@ -83,7 +83,7 @@ func runAuditAll(ctx context.Context, a *app, asJSON bool) error {
 		if asJSON {
 			err = a.printJSON(report)
 		} else {
-			err = a.printAuditReport(report, r.Meta().Currency)
+			a.printAuditReport(report, r.Meta().Currency)
 		}
 		if err == nil && !report.Clean {
 			err = errDiffers
@@ -93,7 +93,7 @@ func runAuditAll(ctx context.Context, a *app, asJSON bool) error {
 }
 
 // printAuditReport prints what was found, the differences first.
-func (a *app) printAuditReport(r *ledger.AuditReport, currency string) error {
+func (a *app) printAuditReport(r *ledger.AuditReport, currency string) {
 	for _, d := range r.Differences {
 		for _, p := range d.Problems {
 			fmt.Fprintf(a.stdout, "%s %s of %s: %s\n", d.Position, d.RequestID, d.Account, p)
@@ -110,7 +110,6 @@ func (a *app) printAuditReport(r *ledger.AuditReport, currency string) error {
 		verdict = fmt.Sprintf("%d differ", r.Differ)
 	}
 	fmt.Fprintf(a.stdout, "%d charges of %s %s: %s, in %s\n", r.Charges, r.Amount, currency, verdict, time.Duration(r.Millis)*time.Millisecond)
-	return nil
 }
 
 // auditOut is the JSON of `audit REQUEST`: what GET /billing/requests/{id} answers with, and what calculating

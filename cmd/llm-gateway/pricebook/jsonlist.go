@@ -157,5 +157,5 @@ func perUnit(n json.Number, coefficient *big.Int, exponent int) (domain.Amount, 
 	if exponent > maxPower {
 		return domain.Zero, fmt.Errorf("%.40s is out of range", n)
 	}
-	return domain.AmountOf(coefficient, int32(exponent)) //nolint:gosec // between -AmountScale and maxPower
+	return domain.AmountOf(coefficient, int32(exponent)) // between -AmountScale and maxPower
 }

@@ -42,12 +42,11 @@ func OneLine(data []byte, reused *[]byte) []byte {
 	if bytes.IndexByte(data, '\n') < 0 && bytes.IndexByte(data, '\r') < 0 {
 		return data
 	}
-	line := append((*reused)[:0], data...)
-	for i, c := range line {
+	*reused = append((*reused)[:0], data...)
+	for i, c := range *reused {
 		if c == '\n' || c == '\r' {
-			line[i] = ' '
+			(*reused)[i] = ' '
 		}
 	}
-	*reused = line
-	return line
+	return *reused
 }

@@ -8,7 +8,7 @@ import (
 )
 
 func TestEvents(t *testing.T) {
-	got := Events("event: a\ndata: {\"a\":1}\n\ndata:x\r\n: comment\ndata: \ndata:  two")
+	got := Events("event: a\ndata: {\"a\":1}\n\ndata:x\r\n: comment\ndata: \ndata:  two") //nolint:dupword // two lines of one event
 	if want := []string{`{"a":1}`, "x", "", " two"}; !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
