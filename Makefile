@@ -7,7 +7,7 @@ FUZZTIME   ?= 50000x
 TESTFLAGS  ?=
 
 .DEFAULT_GOAL := build
-.PHONY: run demo build test test-real check acceptance acceptance-real faults faults-real rebuild-million rebuild-million-real audit-million audit-million-real slow-streams clients clients-raise vuln fuzz soak bench clean
+.PHONY: run demo build test test-real check acceptance acceptance-real faults faults-real rebuild-million rebuild-million-real audit-million audit-million-real slow-streams clients clients-go clients-raise vuln fuzz soak bench clean
 
 run: build ## the gateway; it ends with make, however make ends
 	exec $(BIN) serve --end-with-parent
@@ -75,6 +75,9 @@ slow-streams: build ## 1,000 streams at once, and clients that do not read: memo
 
 clients: build ## the official clients, at their pinned versions, on the binary
 	$(BIN) embedded -- env ACCEPTANCE=full go test -count=1 -v -timeout 30m -run '^Test(Official)?Clients' ./cmd/llm-gateway
+
+clients-go: build ## the official clients for Go alone, which take minutes to build
+	$(BIN) embedded -- env ACCEPTANCE=full go test -count=1 -v -timeout 30m -run '^TestClientsGo$$' ./cmd/llm-gateway
 
 clients-raise: ## pin the newest versions of the official clients; then run `make clients`
 	@set -e; for raise in deployments/clients/*/raise; do echo "$$raise"; "$$raise"; done
