@@ -185,7 +185,11 @@ func checkOwnReplayed(t *testing.T, a *audit, name string, r *ownRecorded, got *
 			t.Errorf("%s: meter %s is billed as %d, recorded as %d", name, meter, n, r.meters[meter])
 		}
 	}
-	if l.source != "provider" || got.cost == "" || a.rat(got.cost).Cmp(l.commit) != 0 || l.provider != r.provider || len(l.attempts) != 1 {
+	told := got.cost != "" && a.rat(got.cost).Cmp(l.commit) == 0
+	if strings.HasSuffix(name, " on streamGenerateContent") { // whose clients take every line for data
+		told = got.cost == ""
+	}
+	if l.source != "provider" || !told || l.provider != r.provider || len(l.attempts) != 1 {
 		t.Errorf("%s: %v cost %q; in the ledger %+v", name, got, got.cost, *l)
 		return false
 	}
