@@ -52,8 +52,8 @@ type call struct {
 
 // prepare reads a request up to the point where only money is missing. Nothing has been charged, and
 // no error from here costs anything.
-func (g *Gateway) prepare(c *gin.Context, a *asking) (*call, error) {
-	k := &call{who: identityOf(c), door: doorOf(c), asking: a, header: c.Request.Header, began: g.now(), catalog: g.catalog(), order: rand.Uint64()} //nolint:gosec // it spreads load
+func (g *Gateway) prepare(c *gin.Context, d *door, a *asking) (*call, error) {
+	k := &call{who: identityOf(c), door: d, asking: a, header: c.Request.Header, began: g.now(), catalog: g.catalog(), order: rand.Uint64()} //nolint:gosec // it spreads load
 	var err error
 	if k.key, err = readKey(c); err != nil {
 		return nil, err

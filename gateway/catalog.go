@@ -21,7 +21,7 @@ type Catalog struct {
 	Routing   Routing
 }
 
-// Routing say where requests for a model go. Names are a model's own, or provider/model.
+// Routing says where requests for a model go. Names are a model's own, or provider/model.
 type Routing struct {
 	Aliases   map[string]string   // another name for a model
 	Fallbacks map[string][]string // by model: what is called, in order, where it fails before its first byte
@@ -105,36 +105,18 @@ func (c *Catalog) target(d *door, m *domain.Model, at time.Time) (*target, error
 	return &target{model: m, version: version, upstream: upstream}, nil
 }
 
-// shuffle draws the order of providers by weight.
+// shuffle draws the order of providers by weight; those without any come in the book's order, after all others.
 func (c *Catalog) shuffle(targets []*target, from *rand.Rand) []*target {
 	if len(targets) < 2 {
 		return targets
 	}
 	out := make([]*target, 0, len(targets))
 	for len(targets) > 0 {
-		i := c.draw(targets, from)
+		i := provider.Draw(targets, c.weight, from)
 		out = append(out, targets[i])
 		targets = slices.Delete(targets, i, i+1)
 	}
 	return out
-}
-
-// draw is the index of the next provider; those without weight come in the book's order, after all others.
-func (c *Catalog) draw(targets []*target, from *rand.Rand) int {
-	total := 0
-	for _, t := range targets {
-		total += c.weight(t)
-	}
-	if total == 0 {
-		return 0
-	}
-	n := from.IntN(total)
-	for i, t := range targets {
-		if n -= c.weight(t); n < 0 {
-			return i
-		}
-	}
-	return 0
 }
 
 func (c *Catalog) weight(t *target) int {

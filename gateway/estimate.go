@@ -56,9 +56,8 @@ func (g *Gateway) estimate(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	c.Set(keyDoor, d)
-	k, err := g.prepare(c, a)
-	c.Set(keyDoor, chatDoor)
+	c.Set(keyDoor, chatDoor) // whatever surface is asked about, the answer is this one's
+	k, err := g.prepare(c, d, a)
 	if err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ func (g *Gateway) meter(c *gin.Context) error { return g.serve(c, &asking{}) }
 
 // serve is meter for what the path has said already.
 func (g *Gateway) serve(c *gin.Context, a *asking) error {
-	k, err := g.prepare(c, a)
+	k, err := g.prepare(c, doorOf(c), a)
 	if err != nil {
 		return err
 	}

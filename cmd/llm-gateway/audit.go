@@ -53,11 +53,7 @@ func (a *app) priceVersions() (func(id string) *domain.PriceVersion, error) {
 	if err != nil {
 		return nil, err
 	}
-	src, err := readSources(a.environ, a.dotenv)
-	if err != nil {
-		return nil, err
-	}
-	catalog, err := openCatalog(s, src)
+	catalog, err := openCatalog(s, a.sources)
 	if err != nil {
 		return nil, err
 	}

@@ -12,8 +12,8 @@ import (
 )
 
 // catalogFile is what can be called, with its prices: the built-in book or PRICE_BOOK, what customers pay by
-// SELL_BOOK, the providers that have a key, and UPSTREAMS. It can be read again while requests go on; each keeps the one that it began
-// with.
+// SELL_BOOK, the providers that have a key, and UPSTREAMS. It can be read again while requests go on; each
+// keeps the one that it began with.
 type catalogFile struct {
 	settings *Settings
 	sources  sources
@@ -89,7 +89,7 @@ var missing = map[string]string{
 
 // providerOf is an upstream with all its keys.
 func providerOf(u *upstreams.Upstream) (provider.Provider, error) {
-	config := provider.Config{Name: u.Name, BaseURL: u.BaseURL, APIVersion: u.APIVersion, Header: u.Headers, Compatible: !isBuiltin(u.Name),
+	config := provider.Config{Name: u.Name, BaseURL: u.BaseURL, APIVersion: u.APIVersion, Header: u.Headers, Compatible: !upstreams.Builtin(u.Name),
 		ConnectTimeout: u.Connect, HeaderTimeout: u.FirstByte, IdleTimeout: u.Idle}
 	if u.OutputLimit != upstreams.LimitAsIs {
 		config.OutputLimit = u.OutputLimit

@@ -97,7 +97,7 @@ func modelsURL(u *upstreams.Upstream) string {
 	case upstreams.TypeAnthropic:
 		return strings.TrimSuffix(base, "/v1") + "/v1/models?limit=1"
 	}
-	if parsed, err := url.Parse(base); err == nil && parsed.Path != "" && !isBuiltin(u.Name) {
+	if parsed, err := url.Parse(base); err == nil && parsed.Path != "" && !upstreams.Builtin(u.Name) {
 		return base + "/models" // its path is the whole of it
 	}
 	return strings.TrimSuffix(base, "/v1") + "/v1/models"

@@ -38,11 +38,6 @@ func builtinProviders(s *Settings) []builtinProvider {
 	}
 }
 
-// isBuiltin says whether a provider is there without a file.
-func isBuiltin(name string) bool {
-	return name == upstreams.TypeOpenAI || name == upstreams.TypeAnthropic || name == upstreams.TypeGemini
-}
-
 // configured lists every provider that the settings or the file ask for, complete: the built-in ones
 // first, which take from the settings what the file does not say.
 func configured(s *Settings, f *upstreams.File) []upstreams.Upstream {
@@ -61,7 +56,7 @@ func configured(s *Settings, f *upstreams.File) []upstreams.Upstream {
 		all = append(all, u)
 	}
 	for _, u := range f.Upstreams {
-		if !isBuiltin(u.Name) {
+		if !upstreams.Builtin(u.Name) {
 			all = append(all, u)
 		}
 	}

@@ -53,25 +53,29 @@ func (k Keys) of(r Request) Provider {
 	draw := rand.New(rand.NewPCG(r.Order, 0)) //nolint:gosec // it spreads load and guards nothing
 	left := append(Keys(nil), k...)
 	for range r.Attempt % len(k) {
-		i := left.draw(draw)
+		i := Draw(left, weightOfKey, draw)
 		left = append(left[:i], left[i+1:]...)
 	}
-	return left[left.draw(draw)].Provider
+	return left[Draw(left, weightOfKey, draw)].Provider
 }
 
-func (k Keys) draw(from *rand.Rand) int {
+func weightOfKey(k Keyed) int { return k.Weight }
+
+// Draw is the index of one of them, each with a chance as great as its weight. Where none has any it is the
+// first, so that those without weight come in their order, after all others.
+func Draw[T any](of []T, weight func(T) int, from *rand.Rand) int {
 	total := 0
-	for i := range k {
-		total += k[i].Weight
+	for _, one := range of {
+		total += weight(one)
 	}
 	if total == 0 {
 		return 0
 	}
 	n := from.IntN(total)
-	for i := range k {
-		if n -= k[i].Weight; n < 0 {
+	for i, one := range of {
+		if n -= weight(one); n < 0 {
 			return i
 		}
 	}
-	return len(k) - 1
+	return len(of) - 1
 }

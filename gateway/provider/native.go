@@ -290,20 +290,17 @@ func (u *upstream) streamBy(ctx context.Context, m message, by chat.Exchange) (S
 	if err != nil {
 		return nil, err
 	}
-	return &nativeStream{call: c, events: newEventReader(c), reader: by.Reader()}, nil
+	return &nativeStream{incoming: newIncoming(c), reader: by.Reader()}, nil
 }
 
 // nativeStream translates a stream, event by event.
 type nativeStream struct {
-	call    *call
-	events  *eventReader
+	incoming
 	reader  chat.Reader
 	waiting []Chunk // translated and not given out yet
 	next    int     // of waiting
 	last    error   // what comes after waiting; nil = more events
 	begun   bool
-	end     error // what Next has ended with
-	closed  bool
 }
 
 // Next implements Stream.
@@ -353,15 +350,7 @@ func (s *nativeStream) ended(err error) error {
 		}
 		s.waiting = s.waiting[:0]
 	}
-	kind := KindUpstream
-	if s.begun {
-		kind = KindCut
-	}
-	e := s.call.failure(err, kind)
-	if err == io.EOF && e.Kind == kind {
-		e.Reason = "the stream ended before the answer did"
-	}
-	return e
+	return s.broken(err, s.begun, "the stream ended before the answer did")
 }
 
 // More implements Stream. Many events become no chunk: what is here already is read on until one does.
@@ -380,19 +369,3 @@ func (s *nativeStream) More() bool {
 
 // Report implements Stream.
 func (s *nativeStream) Report() Report { return s.reader.Report() }
-
-// Close implements Stream.
-func (s *nativeStream) Close() error {
-	if s.closed {
-		return nil
-	}
-	s.closed = true
-	if s.end == io.EOF {
-		s.call.drain()
-	}
-	s.call.close()
-	if s.end == nil {
-		s.end = closedEarly(s.call.of.name)
-	}
-	return nil
-}

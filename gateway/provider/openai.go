@@ -184,16 +184,13 @@ func (p *OpenAI) Stream(ctx context.Context, r Request) (Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &openAIStream{call: c, events: newEventReader(c)}, nil
+	return &openAIStream{incoming: newIncoming(c)}, nil
 }
 
 // openAIStream is a stream of server-sent events.
 type openAIStream struct {
-	call   *call
-	events *eventReader
+	incoming
 	answer answer
-	end    error // what Next has ended with
-	closed bool
 }
 
 var doneData = []byte("[DONE]")
@@ -205,7 +202,7 @@ func (s *openAIStream) Next() (Chunk, error) {
 	}
 	data, lines, err := s.events.next()
 	if err != nil {
-		s.end = s.broken(err)
+		s.end = s.broken(err, s.answer.begun, "the stream ended without [DONE]")
 		return Chunk{}, s.end
 	}
 	if bytes.Equal(bytes.TrimSpace(data), doneData) {
@@ -223,34 +220,5 @@ func (s *openAIStream) Next() (Chunk, error) {
 // More implements Stream.
 func (s *openAIStream) More() bool { return s.end == nil && !s.closed && s.events.more() }
 
-// broken is the failure of a stream that ended before [DONE].
-func (s *openAIStream) broken(err error) *Error {
-	kind := KindUpstream
-	if s.answer.begun {
-		kind = KindCut
-	}
-	e := s.call.failure(err, kind)
-	if err == io.EOF && e.Kind == kind {
-		e.Reason = "the stream ended without [DONE]"
-	}
-	return e
-}
-
 // Report implements Stream.
 func (s *openAIStream) Report() Report { return s.answer.Report() }
-
-// Close implements Stream.
-func (s *openAIStream) Close() error {
-	if s.closed {
-		return nil
-	}
-	s.closed = true
-	if s.end == io.EOF {
-		s.call.drain()
-	}
-	s.call.close()
-	if s.end == nil {
-		s.end = closedEarly(s.call.of.name)
-	}
-	return nil
-}

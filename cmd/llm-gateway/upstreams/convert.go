@@ -17,6 +17,9 @@ import (
 // builtin are the types of the providers that the gateway has without a file, by their names.
 var builtin = map[string]string{"openai": TypeOpenAI, "anthropic": TypeAnthropic, "gemini": TypeGemini}
 
+// Builtin says whether a provider is there without a file.
+func Builtin(name string) bool { return builtin[name] != "" }
+
 // reserved is the provider that the gateway itself is.
 const reserved = "simulated"
 
