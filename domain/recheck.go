@@ -116,13 +116,17 @@ func (r *Recheck) against(v *PriceVersion, part *PastCharge) {
 	}
 }
 
-// VersionsOf lists all price versions of a book by their IDs, those of the past and the future among them.
-func VersionsOf(b *PriceBook) map[string]*PriceVersion {
+// VersionsOf lists all price versions of a book by their IDs, those of the past and the future among them, and
+// all that anybody pays by a sell book; nil sells at cost.
+func VersionsOf(b *PriceBook, sell *SellBook) map[string]*PriceVersion {
 	all := map[string]*PriceVersion{}
 	for _, m := range b.sorted {
 		for i := range m.Versions {
 			all[m.Versions[i].ID] = &m.Versions[i]
 		}
+	}
+	for _, v := range sell.Versions() {
+		all[v.ID] = v
 	}
 	return all
 }

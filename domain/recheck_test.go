@@ -29,7 +29,7 @@ func auditedBook(t testing.TB) *PriceBook {
 }
 
 func lookingIn(b *PriceBook) func(string) *PriceVersion {
-	all := VersionsOf(b)
+	all := VersionsOf(b, nil)
 	return func(id string) *PriceVersion { return all[id] }
 }
 

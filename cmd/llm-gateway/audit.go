@@ -17,8 +17,8 @@ var auditVerb = verb{
 	name: "audit", args: "REQUEST | --all [--json]",
 	summary: "explain one request's charge from its events, or calculate every charge again; exit status 1 if anything differs",
 	about: `REQUEST is the x-billing-request-id of an answer. With --all every charge in the ledger is calculated again from
-its meters and its price version, as the price book has it (PRICE_BOOK and UPSTREAMS, all versions of all models). A
-version that is not in the book any more is named; its charges are checked by their own lines. It reads beside whoever
+its meters and its price version, as the books have it (PRICE_BOOK, UPSTREAMS and SELL_BOOK, all versions of all models). A
+version that is not in the books any more is named; its charges are checked by their own lines. It reads beside whoever
 is writing, and changes nothing.`,
 	run: runAudit,
 }
@@ -57,7 +57,8 @@ func (a *app) priceVersions() (func(id string) *domain.PriceVersion, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := domain.VersionsOf(catalog.now().Prices)
+	now := catalog.now()
+	all := domain.VersionsOf(now.Prices, now.Sell)
 	return func(id string) *domain.PriceVersion { return all[id] }, nil
 }
 

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -109,6 +111,64 @@ func TestAuditVerb(t *testing.T) {
 		t.Errorf("audit says %d\n%s", r.status, r.stdout)
 	}
 	auditTampered(t, at, env, good.RequestID)
+}
+
+// TestAuditKnowsSellVersions: a charge by a version of SELL_BOOK is calculated again from the book, too.
+func TestAuditKnowsSellVersions(t *testing.T) {
+	t.Parallel()
+	at := pgtest.URL(t)
+	file := sellFile(t, "markup: \"20\"\n")
+	env := []string{"DATABASE_URL=" + at, "SELL_BOOK=" + file}
+	succeeds(t, env, "migrate")
+	good, dear := sold(t, file, charged(t)), sold(t, file, charged(t))
+	dear.Data.Lines = append([]domain.Line(nil), dear.Data.Lines...)
+	dear.Data.Lines[0] = domain.Line{Meter: dear.Data.Lines[0].Meter, Quantity: dear.Data.Lines[0].Quantity, UnitPrice: domain.MustAmount("0.00001"),
+		Amount: domain.MustAmount("0.00001").Times(dear.Data.Lines[0].Quantity)}
+	dear.Charge = domain.Zero
+	for _, l := range dear.Data.Lines {
+		dear.Charge = dear.Charge.Add(l.Amount)
+	}
+	charges(t, at, good)
+	report := parsed[ledger.AuditReport](t, env, "audit", "--all")
+	if !report.Clean || report.Charges != 1 || len(report.Unlisted) != 0 {
+		t.Errorf("%+v", report)
+	}
+	if out := succeeds(t, env, "audit", good.RequestID.String(), "--json"); gjson.Get(out, "recheck.unlisted.#").Int() != 0 {
+		t.Errorf("audit says\n%s", out)
+	}
+	charges(t, at, dear) // its own lines multiply and add up: only the book can tell
+	if r := run(t, env, "audit", "--all", "--json"); r.status != 1 || gjson.Get(r.stdout, "differ").Int() != 1 {
+		t.Errorf("audit says %d\n%s", r.status, r.stdout)
+	}
+}
+
+// sellFile is a sell book's file.
+func sellFile(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "sell.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// sold is a settlement as a sell book has it.
+func sold(t *testing.T, file string, s domain.Settle) domain.Settle {
+	t.Helper()
+	book, err := openSellBook(file, "USD", pricebook.Builtin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, cost, err := pricebook.Builtin().Lookup(loadModel, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	charge, err := book.Price("alice", cost).Charge(s.Data.Meters, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Charge, s.Data.Lines, s.Data.PriceVersion, s.Data.CostVersion = charge.Amount, charge.Lines, charge.PriceVersion, s.Data.PriceVersion
+	return s
 }
 
 // auditTampered: an event that was edited breaks the chain, and the audit says where.
