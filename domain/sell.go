@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Selling. A PriceBook says what the provider charges; a SellBook says what the customer pays for it.
@@ -17,6 +18,8 @@ import (
 //   - a fixed price replaces a meter's, in every tier and service tier. What costs the same as the meter
 //     that it is a detail of (cached input as input, reasoning as output) is sold at the same, too;
 //   - a markup of 0 is the cost itself, by the cost's own ID.
+//
+// Rules may change on days to come (selldated.go).
 //
 // The first that says something counts: the account's group's rule for the model, for the provider, for
 // all; then those of everybody, in the same order. An account is in the first group that names it.
@@ -38,6 +41,7 @@ type SellRules struct {
 	Markup    *Amount              // per cent on the cost, of every model; nil = says nothing
 	Providers map[string]Amount    // markups by the price book's providers
 	Models    map[string]SellPrice // by model or provider/model
+	Dated     []SellChange         // what is laid over the above, ascending by From
 }
 
 // SellPrice is what is paid for one model.
@@ -57,7 +61,7 @@ type SellGroup struct {
 type SellBook struct {
 	groups   []SellGroup
 	named    map[string]int // the first group that has the name as it is
-	sold     []map[*PriceVersion]*PriceVersion
+	sold     []map[*PriceVersion][]soldFrom
 	versions []*PriceVersion
 }
 
@@ -82,7 +86,7 @@ func NewSellBook(costs *PriceBook, general SellRules, groups []SellGroup) (*Sell
 		if i < len(groups) {
 			rules = []*SellRules{&b.groups[i].SellRules, &general}
 		}
-		sold, err := sell(costs, rules, known)
+		sold, err := sellDated(costs, rules, known)
 		if err != nil {
 			return nil, err
 		}
@@ -140,7 +144,7 @@ func (r *SellRules) check(costs *PriceBook, at string) error {
 			return err
 		}
 	}
-	return nil
+	return r.checkDates(costs, at)
 }
 
 func checkMarkup(model, field string, markup Amount) error {
@@ -321,14 +325,17 @@ func (v *PriceVersion) Cost() *PriceVersion {
 	return v
 }
 
-// Price is what an account pays where the provider charges by a cost, which is a version of the price book
-// that the sell book was made for. It is the cost itself where nothing is said of it.
-func (b *SellBook) Price(account string, cost *PriceVersion) *PriceVersion {
+// Price is what an account pays at a time where the provider charges by a cost, which is a version of the
+// price book that the sell book was made for. It is the cost itself where nothing is said of it.
+func (b *SellBook) Price(account string, cost *PriceVersion, at time.Time) *PriceVersion {
 	if b == nil {
 		return cost
 	}
-	if v := b.sold[b.groupOf(account)][cost]; v != nil {
-		return v
+	sold := b.sold[b.groupOf(account)][cost]
+	for i := len(sold) - 1; i >= 0; i-- {
+		if !at.Before(sold[i].from) {
+			return sold[i].version
+		}
 	}
 	return cost
 }

@@ -5,6 +5,7 @@ import (
 	"math/big"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -61,7 +62,7 @@ func TestSellRules(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v := c.book.Price(c.account, cost)
+		v := c.book.Price(c.account, cost, day(c.at))
 		input, _ := v.Rates.Get(Input)
 		output, _ := v.Rates.Get(Output)
 		rule, ofCost := strings.CutPrefix(v.ID, cost.ID)
@@ -74,7 +75,7 @@ func TestSellRules(t *testing.T) {
 	for _, v := range b.Versions() {
 		ids[v.ID] = true
 	}
-	if len(ids) != len(b.Versions()) || len(ids) != 4+4+3 || (*SellBook)(nil).Versions() != nil || b.Price("x", new(PriceVersion)).ID != "" {
+	if len(ids) != len(b.Versions()) || len(ids) != 4+4+3 || (*SellBook)(nil).Versions() != nil || b.Price("x", new(PriceVersion), time.Time{}).ID != "" {
 		t.Errorf("versions are %v", ids)
 	}
 }
@@ -98,7 +99,7 @@ func TestSellVersion(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v, meter := b.Price("x", cost), Input
+		v, meter := b.Price("x", cost, time.Time{}), Input
 		for m := range MeterCount {
 			if Meter(m).String() == c.meter {
 				meter = Meter(m)
@@ -298,7 +299,7 @@ func TestSellPriceDoesNotAllocate(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, cost, _ := costs.Lookup("big", day("2026-01-01"))
-	if n := testing.AllocsPerRun(100, func() { b.Price("auth0|b", cost) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { b.Price("auth0|b", cost, time.Time{}) }); n != 0 {
 		t.Errorf("Price allocates %v times", n)
 	}
 }

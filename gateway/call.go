@@ -127,7 +127,7 @@ func (g *Gateway) price(k *call) error {
 		return err
 	}
 	for _, t := range targets {
-		t.version = k.catalog.Sell.Price(k.who.Account, t.version)
+		t.version = k.catalog.Sell.Price(k.who.Account, t.version, k.began)
 	}
 	if k.door.isChat() {
 		if err := k.rewrite(targets[0].model); err != nil {

@@ -28,7 +28,7 @@ func TestSellPrice(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, account := range []string{"shop-1", "anybody"} {
-		paid := sell.Price(account, cost)
+		paid := sell.Price(account, cost, time.Now())
 		for _, more := range []string{"", `,"stream":true`} {
 			a := e.chat(account, chatBody("sim-small", "hello sim:cached=1", more))
 			l := e.life(account, a.id())
@@ -70,13 +70,13 @@ func TestSellPriceOfTwoModels(t *testing.T) {
 	d := l.commitData()
 	_, small, _ := costs.Lookup("sim-small", time.Now())
 	_, large, _ := costs.Lookup("sim-large", time.Now())
-	if d.PriceVersion != sell.Price("zoe", small).ID || d.CostVersion != small.ID || len(d.Lines) != len(d.CostLines) || len(d.Lines) != 5 {
+	if d.PriceVersion != sell.Price("zoe", small, time.Now()).ID || d.CostVersion != small.ID || len(d.Lines) != len(d.CostLines) || len(d.Lines) != 5 {
 		t.Fatalf("%+v", d)
 	}
 	for i, line := range d.Lines {
 		cost, version, ofCost := d.CostLines[i], "", ""
 		if i >= 3 { // input, output and the request itself are the first model's
-			version, ofCost = sell.Price("zoe", large).ID, large.ID
+			version, ofCost = sell.Price("zoe", large, time.Now()).ID, large.ID
 		}
 		if line.PriceVersion != version || cost.PriceVersion != ofCost || line.Quantity != cost.Quantity ||
 			rat(line.Amount).Cmp(new(big.Rat).Mul(rat(cost.Amount), big.NewRat(5, 4))) != 0 {

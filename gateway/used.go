@@ -156,7 +156,7 @@ func (h *hold) versionOf(model string) *domain.PriceVersion {
 			"model", k.model.Name, "billing_request_id", h.id)
 		return k.version
 	}
-	return k.catalog.Sell.Price(k.who.Account, v)
+	return k.catalog.Sell.Price(k.who.Account, v, k.began)
 }
 
 func (h *hold) commitData(u used, b bill) domain.CommitData {

@@ -116,7 +116,7 @@ func TestCatalogOfSellBook(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		unit, _ := now.Sell.Price("anybody", cost).Rates.Get(domain.Input)
+		unit, _ := now.Sell.Price("anybody", cost, time.Now()).Rates.Get(domain.Input)
 		return unit.Times(perMillion).String()
 	}
 	if got := paid(); got != "1.5" {

@@ -163,7 +163,7 @@ func sold(t *testing.T, file string, s domain.Settle) domain.Settle {
 	if err != nil {
 		t.Fatal(err)
 	}
-	charge, err := book.Price("alice", cost).Charge(s.Data.Meters, "")
+	charge, err := book.Price("alice", cost, time.Now()).Charge(s.Data.Meters, "")
 	if err != nil {
 		t.Fatal(err)
 	}

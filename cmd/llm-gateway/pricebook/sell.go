@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"llm-gateway/domain"
 )
@@ -23,9 +24,21 @@ type sellForm struct {
 
 // RulesForm is what everybody or a group pays, as files write it. It is exported for the YAML library alone.
 type RulesForm struct {
+	TermsForm `yaml:",inline"`
+	Dated     []datedForm `yaml:"dated"`
+}
+
+// TermsForm is what is paid until it changes. It is exported for the YAML library alone.
+type TermsForm struct {
 	Markup    Scalar              `yaml:"markup"` // per cent
 	Providers map[string]Scalar   `yaml:"providers"`
 	Models    map[string]saleForm `yaml:"models"`
+}
+
+// datedForm is what changes on a day.
+type datedForm struct {
+	From      Scalar `yaml:"from"` // YYYY-MM-DD, the first day, UTC
+	TermsForm `yaml:",inline"`
 }
 
 type saleForm struct {
@@ -92,6 +105,38 @@ func (g *groupForm) group(at string, places places) (out domain.SellGroup, err e
 const maxAccount = 256
 
 func (f *RulesForm) rules(at string, places places) (out domain.SellRules, err error) {
+	if out, err = f.terms(at, places); err != nil {
+		return out, err
+	}
+	for i := range f.Dated {
+		d, field := &f.Dated[i], fmt.Sprintf("%sdated[%d]", at, i)
+		places[field] = d.From.Line
+		places[field+".from"] = d.From.Line
+		change := domain.SellChange{}
+		if change.From, err = dayOf(d.From, field+".from"); err != nil {
+			return out, err
+		}
+		if change.Rules, err = d.terms(field+".", places); err != nil {
+			return out, err
+		}
+		out.Dated = append(out.Dated, change)
+	}
+	return out, nil
+}
+
+// dayOf reads a date as midnight UTC; none is the zero time.
+func dayOf(s Scalar, field string) (time.Time, error) {
+	if s.Line == 0 {
+		return time.Time{}, nil
+	}
+	d, err := time.Parse(time.DateOnly, s.Text)
+	if err != nil || d.IsZero() {
+		return time.Time{}, fmt.Errorf("line %d: %s: %.40q is not YYYY-MM-DD", s.Line, field, s.Text)
+	}
+	return d, nil
+}
+
+func (f *TermsForm) terms(at string, places places) (out domain.SellRules, err error) {
 	if out.Markup, err = markup(f.Markup, at+"markup", places); err != nil {
 		return out, err
 	}

@@ -28,6 +28,15 @@ groups:
       claude-haiku-4-5:
         markup: "0"
         per_unit: {web_search: "0.5"}
+    dated:
+      - from: 2027-01-01
+        markup: "6"
+      - from: 2027-02-01
+        models:
+          gpt-4o: {prices: {input: "9"}}
+dated:
+  - from: 2027-01-01
+    markup: "21"
 `
 
 // TestLoadSell: what an account pays per million input tokens, or for one search.
@@ -51,7 +60,7 @@ func TestLoadSell(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v := b.Price(c.account, cost)
+		v := b.Price(c.account, cost, time.Date(2026, 8, 21, 0, 0, 0, 0, time.UTC))
 		unit, _ := v.Rates.Get(c.meter)
 		if got := unit.Times(1_000_000).String(); got != c.want || !strings.HasPrefix(v.ID, cost.ID+c.rule) {
 			t.Errorf("%s pays for %s of %s %s by %s, want %s by %s", c.account, c.meter, c.model, got, v.ID, c.want, c.rule)
@@ -62,6 +71,15 @@ func TestLoadSell(t *testing.T) {
 func TestLoadSellRefuses(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ old, new, want string }{
+		{`from: 2027-02-01`, `from: 2027-01-01`, `line 21: groups.partners.dated[1].from: not after the entry before it`},
+		{`from: 2027-02-01`, `from: 2026-12-31`, `line 21: groups.partners.dated[1].from: not after the entry before it`},
+		{`from: 2027-02-01`, `from: 2027-02-30`, `line 21: groups.partners.dated[1].from: "2027-02-30" is not YYYY-MM-DD`},
+		{`from: 2027-02-01`, `from: 0001-01-01`, `line 21: groups.partners.dated[1].from: "0001-01-01" is not YYYY-MM-DD`},
+		{`{input: "9"}`, `{input: "-9"}`, `line 23: groups.partners.dated[1].models.gpt-4o.prices.input: -0.000009 is negative`},
+		{`markup: "6"`, `markup: "1e400"`, `line 20: groups.partners.dated[0].markup: not an amount`},
+		{"from: 2027-01-01\n    markup: \"21\"", `from: 2027-01-01`, `line 25: dated[0]: it changes nothing`},
+		{"from: 2027-01-01\n    markup: \"21\"", `markup: "21"`, `dated[0].from: missing`},
+		{`markup: "21"`, `dated: []`, `line 26: unknown field "dated"`},
 		{`currency: USD`, `currency: EUR`, `line 1: currency: the prices are in "EUR"`},
 		{`markup: "20"`, `markup: 20`, `line 2: "20" is not text`},
 		{`markup: "20"`, `markup: "20%"`, `line 2: markup: not an amount`},
