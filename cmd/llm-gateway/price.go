@@ -17,12 +17,12 @@ const perMillion = 1_000_000 // tokens; what people compare prices by
 
 var (
 	priceListVerb = verb{
-		name: "price list", args: "[--provider NAME] [--json]",
-		summary: "list the models that can be charged for, with today's prices per million tokens", run: runPriceList,
+		name: "price list", args: "[--provider NAME] [--group NAME | --account NAME] [--json]",
+		summary: "list the models that can be charged for, with today's prices per million tokens", about: sellHelp, run: runPriceList,
 	}
 	priceShowVerb = verb{
-		name: "price show", args: "MODEL [--json]",
-		summary: "show a model's price versions, and what a request can cost at most", run: runPriceShow,
+		name: "price show", args: "MODEL [--group NAME | --account NAME] [--json]",
+		summary: "show a model's price versions, and what a request can cost at most", about: sellHelp, run: runPriceShow,
 	}
 )
 
@@ -93,6 +93,8 @@ type modelOut struct {
 	PriceVersion string `json:"price_version,omitempty"`
 	Currency     string `json:"currency"`
 	UnitPrices   prices `json:"unit_prices,omitempty"` // per one token, search or request
+
+	Paid *saleOut `json:"paid,omitempty"` // with a sell book
 }
 
 func modelView(m *domain.Model, v *domain.PriceVersion, currency string) modelOut {
@@ -114,15 +116,11 @@ func date(t time.Time, zero string) string {
 func runPriceList(_ context.Context, a *app, args []string) error {
 	fs := a.flags()
 	provider := fs.String("provider", "", "only the models of the provider `NAME`")
-	asJSON := jsonFlag(fs)
+	who, asJSON := flagBuyer(fs), jsonFlag(fs)
 	if _, err := a.parse(fs, args); err != nil {
 		return err
 	}
-	s, err := a.settings()
-	if err != nil {
-		return err
-	}
-	book, info, err := openPriceBook(s.PriceBook, s.Currency)
+	book, info, buyer, err := a.openPrices(who)
 	if err != nil {
 		return err
 	}
@@ -131,8 +129,12 @@ func runPriceList(_ context.Context, a *app, args []string) error {
 		if *provider != "" && m.Provider != *provider {
 			continue
 		}
-		_, v, _ := book.Lookup(m.Name, a.now()) // a model without a price today is listed without one
-		models = append(models, modelView(m, v, info.Currency))
+		v, _ := m.Price(a.now()) // a model without a price today is listed without one
+		out := modelView(m, v, info.Currency)
+		if v != nil {
+			out.Paid = buyer.paid(v, a.now())
+		}
+		models = append(models, out)
 	}
 	if *asJSON {
 		return a.printJSON(struct {
@@ -140,16 +142,38 @@ func runPriceList(_ context.Context, a *app, args []string) error {
 			Models []modelOut `json:"models"`
 		}{info.AsOf, models})
 	}
+	return a.printModels(models, info, &buyer)
+}
+
+func (a *app) printModels(models []modelOut, info pricebook.Info, b *buyer) error {
 	rows := [][]string{{"MODEL", "PROVIDER", "CONTEXT", "MAX OUTPUT", "INPUT", "CACHED", "OUTPUT"}}
+	if b.sell != nil {
+		rows[0] = append(rows[0], "PAID: INPUT", "CACHED", "OUTPUT")
+	}
 	for _, m := range models {
-		rows = append(rows, []string{m.Model, m.Provider, number(m.Context), number(m.MaxOutput),
-			m.UnitPrices.million(domain.Input), m.UnitPrices.million(domain.CachedInput), m.UnitPrices.million(domain.Output)})
+		row := append([]string{m.Model, m.Provider, number(m.Context), number(m.MaxOutput)}, m.UnitPrices.usual()...)
+		if b.sell != nil {
+			paid := prices(nil)
+			if m.Paid != nil {
+				paid = m.Paid.UnitPrices
+			}
+			row = append(row, paid.usual()...)
+		}
+		rows = append(rows, row)
 	}
 	if err := a.printTable(rows); err != nil {
 		return err
 	}
+	if b.sell != nil {
+		fmt.Fprintf(a.stdout, "paid by %s\n", b)
+	}
 	fmt.Fprintf(a.stdout, "%s per million tokens; collected %s\n", info.Currency, info.AsOf)
 	return nil
+}
+
+// usual are the prices that a list shows.
+func (p prices) usual() []string {
+	return []string{p.million(domain.Input), p.million(domain.CachedInput), p.million(domain.Output)}
 }
 
 func number(n int64) string {
@@ -176,6 +200,7 @@ type versionOut struct {
 	Tiers        []tierOut                `json:"tiers,omitempty"`
 	ServiceTiers map[string]prices        `json:"service_tiers,omitempty"`
 	Regions      map[string]domain.Amount `json:"regions,omitempty"`
+	Paid         []saleOut                `json:"paid,omitempty"` // with a sell book
 }
 
 type tierOut struct {
@@ -232,16 +257,12 @@ func boundExample(v *domain.PriceVersion) *exampleOut {
 
 func runPriceShow(_ context.Context, a *app, args []string) error {
 	fs := a.flags()
-	asJSON := jsonFlag(fs)
+	who, asJSON := flagBuyer(fs), jsonFlag(fs)
 	names, err := a.parse(fs, args, "MODEL")
 	if err != nil {
 		return err
 	}
-	s, err := a.settings()
-	if err != nil {
-		return err
-	}
-	book, info, err := openPriceBook(s.PriceBook, s.Currency)
+	book, info, buyer, err := a.openPrices(who)
 	if err != nil {
 		return err
 	}
@@ -251,18 +272,24 @@ func runPriceShow(_ context.Context, a *app, args []string) error {
 	}
 	out := showOut{modelOut: modelView(m, current, info.Currency)}
 	for i := range m.Versions {
-		out.Versions = append(out.Versions, versionView(&m.Versions[i], &m.Versions[i] == current))
+		v, until := &m.Versions[i], time.Time{}
+		if i+1 < len(m.Versions) {
+			until = m.Versions[i+1].From
+		}
+		view := versionView(v, v == current)
+		view.Paid = buyer.sales(v, until, a.now())
+		out.Versions = append(out.Versions, view)
 	}
 	if current != nil {
-		out.Example = boundExample(current)
+		out.Paid, out.Example = buyer.paid(current, a.now()), boundExample(buyer.version(current, a.now()))
 	}
 	if *asJSON {
 		return a.printJSON(out)
 	}
-	return a.printModel(&out)
+	return a.printModel(&out, buyer.String())
 }
 
-func (a *app) printModel(m *showOut) error {
+func (a *app) printModel(m *showOut, buyer string) error {
 	fmt.Fprintf(a.stdout, "%s/%s  %s, context %s, output %s tokens at most\n", m.Provider, m.Model, m.Mode, number(m.Context), number(m.MaxOutput))
 	if m.Deprecated != "" {
 		fmt.Fprintf(a.stdout, "withdrawn by the provider on %s\n", m.Deprecated)
@@ -277,6 +304,9 @@ func (a *app) printModel(m *showOut) error {
 		}
 		fmt.Fprintf(a.stdout, "\nfrom %s%s  (%s)\n", from, mark, v.PriceVersion)
 		if err := a.printTable(v.rows(m.Currency)); err != nil {
+			return err
+		}
+		if err := a.printSales(v.Paid, buyer, m.Currency); err != nil {
 			return err
 		}
 	}

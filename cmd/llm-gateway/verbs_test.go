@@ -57,6 +57,8 @@ func TestUsage(t *testing.T) {
 		{"token --days 99999999", "--days may be"},
 		{"token --role root", "--role is user or admin"},
 		{"price show", "MODEL is missing"},
+		{"price list --group a", "SELL_BOOK is not set"},
+		{"price show gpt-4o --account a --group b", "give --group or --account, not both"},
 		{"price list x", "too many arguments"},
 		{"ledger verify --all", "flag provided but not defined"},
 		{"audit", "REQUEST or --all is missing"},
