@@ -62,11 +62,12 @@ func TransactionOf(e *Event) (Transaction, bool) {
 	return t, true
 }
 
-// Consumption is what one or many charged requests used and cost.
+// Consumption is what one or many charged requests used, were charged, and cost the operator.
 type Consumption struct {
 	Requests int64 // charged requests
 	Meters   Meters
-	Amount   Amount
+	Amount   Amount // what customers paid
+	Cost     Amount // what providers charge: the sum of the cost lines
 }
 
 // Add sums two consumptions.
@@ -75,7 +76,7 @@ func (c Consumption) Add(o Consumption) Consumption {
 	for m, n := range o.Meters {
 		c.Meters[m] += n
 	}
-	c.Amount = c.Amount.Add(o.Amount)
+	c.Amount, c.Cost = c.Amount.Add(o.Amount), c.Cost.Add(o.Cost)
 	return c
 }
 
@@ -89,8 +90,9 @@ type ConsumptionKey struct {
 }
 
 // ConsumptionOf tells what an event adds to the statistics; false where nothing. The overage of a
-// charge that exceeded its reserve repeats the meters of the commit before it: it adds its amount
-// only, so that all amounts sum to the revenue and all meters to what providers reported.
+// charge that exceeded its reserve repeats the meters and the cost lines of the commit before it: it adds
+// its amount only, so that all amounts sum to the revenue, all meters to what providers reported, and all
+// costs to what they charge.
 func ConsumptionOf(e *Event) (ConsumptionKey, Consumption, bool) {
 	var d *CommitData
 	repeats := false
@@ -109,18 +111,26 @@ func ConsumptionOf(e *Event) (ConsumptionKey, Consumption, bool) {
 	if repeats {
 		return key, Consumption{Amount: e.Amount}, true
 	}
-	return key, Consumption{Requests: 1, Meters: d.Meters, Amount: e.Amount}, true
+	return key, Consumption{Requests: 1, Meters: d.Meters, Amount: e.Amount, Cost: sumLines(d.CostLines)}, true
+}
+
+func sumLines(lines []Line) (sum Amount) {
+	for i := range lines {
+		sum = sum.Add(lines[i].Amount)
+	}
+	return sum
 }
 
 // StatsGroup is what statistics are grouped by.
 type StatsGroup string
 
-// The groups of GET /billing/stats. Hours and days are UTC.
+// The groups of GET /billing/stats, and of GET /admin/stats, which has accounts too. Hours and days are UTC.
 const (
 	StatsByHour     StatsGroup = "hour"
 	StatsByDay      StatsGroup = "day"
 	StatsByModel    StatsGroup = "model"
 	StatsByProvider StatsGroup = "provider"
+	StatsByAccount  StatsGroup = "account"
 )
 
 // StatsQuery asks for an account's consumption charged in [From, To), which are whole hours.
@@ -129,7 +139,7 @@ type StatsQuery struct {
 	Group    StatsGroup
 }
 
-// StatsRow is the consumption of one group: Start of an hour or day, or Name of a model or provider.
+// StatsRow is the consumption of one group: Start of an hour or day, or Name of a model, provider or account.
 type StatsRow struct {
 	Start time.Time
 	Name  string

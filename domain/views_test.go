@@ -16,6 +16,7 @@ func checkViews(t *rapid.T) {
 		k.do(rapid.SampledFrom([]string{"alice", "bob"}).Draw(t, "account"), ops().Draw(t, "op"))
 	}
 	sums, changes, revenue, spent := map[string]Amount{}, map[string]Account{}, Zero, Zero
+	var cost, costs Amount
 	var requests, commits int64
 	for _, e := range k.events {
 		available, reserved := e.Change()
@@ -29,10 +30,17 @@ func checkViews(t *rapid.T) {
 		}
 		if _, used, ok := ConsumptionOf(e); ok {
 			requests += used.Requests
-			spent = spent.Add(used.Amount)
+			spent, cost = spent.Add(used.Amount), cost.Add(used.Cost)
 		}
 		if d, over := e.Data.(*OverageData); e.Kind == KindCommit || over && d.Reason != OverageBeyondBound {
 			commits++ // a charge that stands alone
+			d, _ := e.Data.(*CommitData)
+			if over {
+				d = &e.Data.(*OverageData).CommitData
+			}
+			for _, line := range d.CostLines { // once a request, however much of it was an overage
+				costs = costs.Add(line.Amount)
+			}
 		}
 	}
 	for name, a := range k.books.Accounts {
@@ -45,8 +53,8 @@ func checkViews(t *rapid.T) {
 			t.Fatalf("the changes of %s sum to %s and %s, it has %s and %s", name, c.Available, c.Reserved, a.Available, a.Reserved)
 		}
 	}
-	if !spent.Equal(revenue) || requests != commits {
-		t.Fatalf("consumption: %d requests for %s; events: %d charges for %s", requests, spent, commits, revenue)
+	if !spent.Equal(revenue) || requests != commits || !cost.Equal(costs) {
+		t.Fatalf("consumption: %d requests for %s at %s; events: %d charges for %s at %s", requests, spent, cost, commits, revenue, costs)
 	}
 }
 
@@ -60,7 +68,9 @@ func TestViews(t *testing.T) {
 func TestConsumptionOf(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 11, 23, 23, 59, 59, 999_999_000, time.UTC)
-	data := CommitData{ModelRequested: "asked", ModelServed: "served", Provider: "openai", Meters: Meters{Input: 7, Output: 3, Requests: 1}}
+	data := CommitData{ModelRequested: "asked", ModelServed: "served", Provider: "openai", Meters: Meters{Input: 7, Output: 3, Requests: 1},
+		CostLines: []Line{{Meter: Input, Amount: MustAmount("0.75")}, {Meter: Output, Amount: MustAmount("0.000000000001")}}}
+	cost := MustAmount("0.750000000001")
 	unnamed := data
 	unnamed.ModelServed = ""
 	hour := at.Truncate(time.Hour)
@@ -71,26 +81,26 @@ func TestConsumptionOf(t *testing.T) {
 		want  Consumption
 		ok    bool
 	}{
-		{"commit", Event{Kind: KindCommit, Data: &data}, "served", Consumption{1, data.Meters, MustAmount("2")}, true},
-		{"no served model", Event{Kind: KindCommit, Data: &unnamed}, "asked", Consumption{1, data.Meters, MustAmount("2")}, true},
+		{"commit", Event{Kind: KindCommit, Data: &data}, "served", Consumption{1, data.Meters, MustAmount("2"), cost}, true},
+		{"no served model", Event{Kind: KindCommit, Data: &unnamed}, "asked", Consumption{1, data.Meters, MustAmount("2"), cost}, true},
 		{"beyond the bound", Event{Kind: KindOverage, Data: &OverageData{OverageBeyondBound, data}}, "served", Consumption{Amount: MustAmount("2")}, true},
-		{"late", Event{Kind: KindOverage, Data: &OverageData{OverageLate, data}}, "served", Consumption{1, data.Meters, MustAmount("2")}, true},
-		{"spooled", Event{Kind: KindOverage, Data: &OverageData{OverageSpooled, data}}, "served", Consumption{1, data.Meters, MustAmount("2")}, true},
+		{"late", Event{Kind: KindOverage, Data: &OverageData{OverageLate, data}}, "served", Consumption{1, data.Meters, MustAmount("2"), cost}, true},
+		{"spooled", Event{Kind: KindOverage, Data: &OverageData{OverageSpooled, data}}, "served", Consumption{1, data.Meters, MustAmount("2"), cost}, true},
 		{"refund", Event{Kind: KindRefund, Data: &RefundData{Reason: RefundRemainder}}, "", Consumption{}, false},
 		{"credit", Event{Kind: KindCredit, Data: &MovementData{}}, "", Consumption{}, false},
 	} {
 		e := tc.event
 		e.Account, e.Amount, e.OccurredAt = "alice", MustAmount("2"), at
 		key, got, ok := ConsumptionOf(&e)
-		if ok != tc.ok || got.Requests != tc.want.Requests || got.Meters != tc.want.Meters || !got.Amount.Equal(tc.want.Amount) {
+		if ok != tc.ok || got.Requests != tc.want.Requests || got.Meters != tc.want.Meters || !got.Amount.Equal(tc.want.Amount) || !got.Cost.Equal(tc.want.Cost) {
 			t.Errorf("%s: %+v, %v", tc.name, got, ok)
 		}
 		if want := (ConsumptionKey{"alice", hour, tc.model, "openai"}); ok && key != want {
 			t.Errorf("%s: kept by %+v, want %+v", tc.name, key, want)
 		}
 	}
-	sum := Consumption{1, data.Meters, MustAmount("2")}.Add(Consumption{2, Meters{Input: 1, ImageOut: 4}, MustAmount("0.5")})
-	if want := (Meters{Input: 8, Output: 3, Requests: 1, ImageOut: 4}); sum.Requests != 3 || sum.Meters != want || sum.Amount.String() != "2.5" {
+	sum := Consumption{1, data.Meters, MustAmount("2"), cost}.Add(Consumption{2, Meters{Input: 1, ImageOut: 4}, MustAmount("0.5"), MustAmount("3")})
+	if want := (Meters{Input: 8, Output: 3, Requests: 1, ImageOut: 4}); sum.Requests != 3 || sum.Meters != want || sum.Amount.String() != "2.5" || sum.Cost.String() != "3.750000000001" {
 		t.Errorf("sum: %+v", sum)
 	}
 }

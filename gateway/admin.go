@@ -207,7 +207,12 @@ func (g *Gateway) accountNamed(c *gin.Context) (*domain.Account, error) {
 	if err != nil {
 		return nil, err
 	}
-	account, err := g.facts.Account(c.Request.Context(), name)
+	return g.openAccount(c.Request.Context(), name)
+}
+
+// openAccount is an account as the ledger has it now; one that is not open is an error.
+func (g *Gateway) openAccount(ctx context.Context, name string) (*domain.Account, error) {
+	account, err := g.facts.Account(ctx, name)
 	switch {
 	case err != nil:
 		return nil, ledgerError(err)

@@ -74,6 +74,8 @@ type Projections interface {
 	// Stats has a row for each group that consumed anything: hours and days in their order, models and
 	// providers by amount, the dearest first.
 	Stats(ctx context.Context, account string, q domain.StatsQuery, atLeast domain.Position) ([]domain.StatsRow, domain.Reading, error)
+	// Margins is the consumption of one account or of all, for those who sell. It waits for nothing.
+	Margins(ctx context.Context, q domain.MarginQuery) (domain.Margins, error)
 }
 
 // Config is what cmd hands in. All fields are needed unless they say otherwise.

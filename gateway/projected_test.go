@@ -137,17 +137,39 @@ func (p *projected) Transactions(_ context.Context, account string, limit, offse
 
 // Stats implements gateway.Projections.
 func (p *projected) Stats(_ context.Context, account string, q domain.StatsQuery, atLeast domain.Position) (out []domain.StatsRow, r domain.Reading, _ error) {
-	groups := map[domain.StatsRow]domain.Consumption{}
-	r = p.reach(account, atLeast, func(*shardView) {
-		for key, c := range p.used {
-			if key.Account != account || key.Hour.Before(q.From) || !key.Hour.Before(q.To) {
-				continue
-			}
-			group := map[domain.StatsGroup]domain.StatsRow{domain.StatsByHour: {Start: key.Hour}, domain.StatsByModel: {Name: key.Model},
-				domain.StatsByDay: {Start: key.Hour.Truncate(24 * time.Hour)}, domain.StatsByProvider: {Name: key.Provider}}[q.Group]
-			groups[group] = groups[group].Add(c)
+	r = p.reach(account, atLeast, func(*shardView) { out = p.grouped(account, q) })
+	return out, r, nil
+}
+
+// Margins implements gateway.Projections.
+func (p *projected) Margins(_ context.Context, q domain.MarginQuery) (m domain.Margins, _ error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for shard, s := range p.shards {
+		if p.catchUp(s); q.Account == "" || domain.ShardOf(q.Account, testShards) == shard {
+			m.Behind += s.head - s.applied
 		}
-	})
+	}
+	m.Rows = p.grouped(q.Account, q.StatsQuery)
+	for i := range m.Rows {
+		m.Total = m.Total.Add(m.Rows[i].Consumption)
+	}
+	m.More, m.Rows = len(m.Rows) > q.Limit, m.Rows[:min(q.Limit, len(m.Rows))]
+	return m, nil
+}
+
+// grouped adds up what an account used, or where it is "", all.
+func (p *projected) grouped(account string, q domain.StatsQuery) (out []domain.StatsRow) {
+	groups := map[domain.StatsRow]domain.Consumption{}
+	for key, c := range p.used {
+		if account != "" && key.Account != account || key.Hour.Before(q.From) || !key.Hour.Before(q.To) {
+			continue
+		}
+		group := map[domain.StatsGroup]domain.StatsRow{domain.StatsByHour: {Start: key.Hour}, domain.StatsByModel: {Name: key.Model},
+			domain.StatsByDay: {Start: key.Hour.Truncate(24 * time.Hour)}, domain.StatsByProvider: {Name: key.Provider},
+			domain.StatsByAccount: {Name: key.Account}}[q.Group]
+		groups[group] = groups[group].Add(c)
+	}
 	for group, c := range groups {
 		group.Consumption = c
 		out = append(out, group)
@@ -155,7 +177,7 @@ func (p *projected) Stats(_ context.Context, account string, q domain.StatsQuery
 	slices.SortFunc(out, func(a, b domain.StatsRow) int {
 		return cmp.Or(a.Start.Compare(b.Start), b.Amount.Cmp(a.Amount), cmp.Compare(a.Name, b.Name))
 	})
-	return out, r, nil
+	return out
 }
 
 // cached is what a cache filled by this projection knows.

@@ -53,6 +53,7 @@ var routes = []route{
 	{Route{"PUT", "/admin/accounts/{id}/credit-limit"}, admins, func(g *Gateway) handler { return g.adminCreditLimit }, nil},
 	{Route{"PUT", "/admin/accounts/{id}/frozen"}, admins, func(g *Gateway) handler { return g.adminFrozen }, nil},
 	{Route{"GET", "/admin/accounts/{id}/statements/{month}"}, admins, func(g *Gateway) handler { return g.adminStatement }, nil},
+	{Route{"GET", "/admin/stats"}, admins, func(g *Gateway) handler { return g.adminStats }, nil},
 	{Route{"GET", "/health"}, everybody, func(g *Gateway) handler { return g.health }, nil},
 	{Route{"GET", "/ready"}, everybody, func(g *Gateway) handler { return g.readiness }, nil},
 	{Route{"GET", "/metrics"}, everybody, func(g *Gateway) handler { return g.prometheus }, nil},

@@ -3,6 +3,8 @@ package gateway
 import (
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -50,7 +52,7 @@ type statsAnswer struct {
 
 // stats is GET /billing/stats?from&to&group_by.
 func (g *Gateway) stats(c *gin.Context) error {
-	q, err := g.statsQuery(c)
+	q, err := g.statsQuery(c, "hour, day, model or provider")
 	if err != nil {
 		return err
 	}
@@ -93,15 +95,16 @@ func consumptionOf(c domain.Consumption) consumption {
 	return consumption{Requests: c.Requests, Meters: c.Meters, Amount: number(c.Amount)}
 }
 
-// statsQuery reads what is asked for, in whole hours: nothing that was asked for is left out.
-func (g *Gateway) statsQuery(c *gin.Context) (domain.StatsQuery, error) {
+// statsQuery reads what is asked for, in whole hours: nothing that was asked for is left out. groups names
+// those that there are, as a person reads them.
+func (g *Gateway) statsQuery(c *gin.Context, groups string) (domain.StatsQuery, error) {
 	q := domain.StatsQuery{Group: domain.StatsGroup(c.Query("group_by"))}
-	switch q.Group {
-	case "":
+	known := strings.FieldsFunc(strings.Replace(groups, " or ", ",", 1), func(r rune) bool { return r == ',' || r == ' ' })
+	if q.Group == "" {
 		q.Group = domain.StatsByDay
-	case domain.StatsByHour, domain.StatsByDay, domain.StatsByModel, domain.StatsByProvider:
-	default:
-		return q, invalid("invalid_value", "group_by", "`group_by` must be hour, day, model or provider.")
+	}
+	if !slices.Contains(known, string(q.Group)) {
+		return q, invalid("invalid_value", "group_by", "`group_by` must be "+groups+".")
 	}
 	thisHour := g.now().UTC().Truncate(time.Hour)
 	to, err := queryTime(c, "to", thisHour.Add(time.Hour))

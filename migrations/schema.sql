@@ -58,6 +58,7 @@ BEGIN
             meter_web_search      bigint         NOT NULL,
             meter_requests        bigint         NOT NULL,
             amount                numeric(38,12) NOT NULL,
+            cost                  numeric(38,12) NOT NULL,
             PRIMARY KEY (shard, account, hour, model, provider)
         ) WITH (fillfactor = 50)', table_name);
     ELSE
@@ -277,6 +278,7 @@ CREATE TABLE stats (
     meter_web_search bigint NOT NULL,
     meter_requests bigint NOT NULL,
     amount numeric(38,12) NOT NULL,
+    cost numeric(38,12) NOT NULL,
     CONSTRAINT stats_pkey PRIMARY KEY (shard, account, hour, model, provider)
 ) WITH (fillfactor=50);
 

@@ -77,7 +77,7 @@ func (w *world) wantSums(t tester, suffix string, h *history) {
 		WHERE b.available + b.reserved <> coalesce(t.sum, 0)`); n != 0 {
 		t.Errorf("%d accounts' transactions do not sum to their balance", n)
 	}
-	var revenue domain.Amount
+	var revenue, cost domain.Amount
 	var requests int64
 	var meters domain.Meters
 	for _, r := range h.all() {
@@ -86,16 +86,19 @@ func (w *world) wantSums(t tester, suffix string, h *history) {
 		}
 		if d, ok := r.Event.Data.(*domain.CommitData); ok { // the overage repeats the meters of its commit
 			requests++
+			for _, line := range d.CostLines {
+				cost = cost.Add(line.Amount)
+			}
 			for m, n := range d.Meters {
 				meters[m] += n
 			}
 		}
 	}
-	sums := "concat_ws(' ', trim_scale(coalesce(sum(amount), 0)), coalesce(sum(requests), 0)"
+	sums := "concat_ws(' ', trim_scale(coalesce(sum(amount), 0)), trim_scale(coalesce(sum(cost), 0)), coalesce(sum(requests), 0)"
 	for _, column := range meterColumns() {
 		sums += ", coalesce(sum(" + column + "), 0)"
 	}
-	want := strings.Trim(fmt.Sprint(revenue, " ", requests, " ", meters), "]")
+	want := strings.Trim(fmt.Sprint(revenue, " ", cost, " ", requests, " ", meters), "]")
 	want = strings.ReplaceAll(want, "[", "")
 	if got := w.text(t, "SELECT "+sums+") FROM stats"+suffix); got != want {
 		t.Errorf("the statistics sum to %s, the events to %s", got, want)

@@ -156,6 +156,8 @@ func (h *history) end(t tester, charge domain.Amount) {
 	for m := range d.Meters {
 		d.Meters[m] = int64(h.draw.below(5, "meter"))
 	}
+	d.CostLines = []domain.Line{{Meter: domain.Input, Quantity: 1, UnitPrice: charge, Amount: charge},
+		{Meter: domain.Output, Quantity: 3, UnitPrice: domain.MustAmount("0.000000000001"), Amount: domain.MustAmount("0.000000000003")}}
 	h.do(t, o.account, domain.Settle{RequestID: o.request, Charge: charge, Data: d})
 }
 

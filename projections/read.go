@@ -177,14 +177,19 @@ var statsSQL = map[domain.StatsGroup]string{
 }
 
 func statsBy(name, start, order string) string {
-	var sums strings.Builder
-	for i := range domain.MeterCount {
-		fmt.Fprintf(&sums, "sum(meter_%s)::bigint, ", domain.Meter(i))
-	}
 	return readingHead + `'stats' LEFT JOIN LATERAL (
-		SELECT ` + name + ` AS name, ` + start + ` AS start, sum(requests)::bigint, ` + sums.String() + `sum(amount)::text, sum(amount) AS amount
+		SELECT ` + name + ` AS name, ` + start + ` AS start, ` + statsSums() + `, sum(amount) AS amount
 		FROM stats WHERE shard = $1 AND account = $2 AND hour >= $3 AND hour < $4 GROUP BY 1, 2 LIMIT $5) x` + readingTail + `
 		ORDER BY ` + order
+}
+
+// statsSums are the sums of a group, as scanStats reads them; of no rows they are 0.
+func statsSums() string {
+	var sums strings.Builder
+	for _, column := range append([]string{"requests"}, meterColumns()...) {
+		fmt.Fprintf(&sums, "coalesce(sum(%s), 0)::bigint, ", column)
+	}
+	return sums.String() + `coalesce(sum(amount), 0)::text, coalesce(sum(cost), 0)::text`
 }
 
 // ask puts the question, in one statement.
@@ -259,16 +264,16 @@ func scanTransaction(scan func(...any) error) (domain.Transaction, error) {
 func scanStats(scan func(...any) error) (domain.StatsRow, error) {
 	var row domain.StatsRow
 	var start pgtype.Timestamptz // null where the group is a name, and then the zero time
-	var amount string
+	var amount, cost string
 	dest := []any{&row.Name, &start, &row.Requests}
 	for i := range row.Meters {
 		dest = append(dest, &row.Meters[i])
 	}
-	if err := scan(append(dest, &amount, nil)...); err != nil {
+	if err := scan(append(dest, &amount, &cost, nil)...); err != nil {
 		return row, err
 	}
 	row.Start = start.Time.UTC()
-	return row, parseAmounts([]string{amount}, &row.Amount)
+	return row, parseAmounts([]string{amount, cost}, &row.Amount, &row.Cost)
 }
 
 // parseAmounts reads numerics as the database writes them.

@@ -168,9 +168,9 @@ func (s *told) wantStats(t *testing.T, r *Reader, account string) {
 // texted brings amounts to what can be compared.
 func texted(rows []domain.StatsRow) (out []any) {
 	for _, row := range rows {
-		amount := row.Amount.String()
-		row.Amount = domain.Amount{}
-		out = append(out, row, amount)
+		amount, cost := row.Amount.String(), row.Cost.String()
+		row.Amount, row.Cost = domain.Amount{}, domain.Amount{}
+		out = append(out, row, amount, cost)
 	}
 	return out
 }

@@ -8,12 +8,16 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
 
 	"llm-gateway/migrations"
 )
@@ -34,6 +38,27 @@ func URL(t testing.TB) string {
 		t.Fatal(err)
 	}
 	return fresh
+}
+
+// Older is URL with the migrations up to a version and no further: a database as an older release left it.
+func Older(t testing.TB, version int64) string {
+	t.Helper()
+	older := Empty(t)
+	config, err := pgx.ParseConfig(older)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, here, _, _ := runtime.Caller(0)
+	db := stdlib.OpenDB(*config)
+	defer db.Close() //nolint:errcheck // nothing is left in it
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, os.DirFS(filepath.Dir(filepath.Dir(here))))
+	if err == nil {
+		_, err = provider.UpTo(t.Context(), version)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return older
 }
 
 // Empty is URL without the migration.

@@ -45,3 +45,8 @@ func (v *views) Transactions(context.Context, string, int, int, domain.Position)
 func (v *views) Stats(context.Context, string, domain.StatsQuery, domain.Position) ([]domain.StatsRow, domain.Reading, error) {
 	return nil, domain.Reading{}, nil
 }
+
+// Margins implements gateway.Projections. No administrator asks for them here.
+func (v *views) Margins(context.Context, domain.MarginQuery) (domain.Margins, error) {
+	return domain.Margins{}, nil
+}
