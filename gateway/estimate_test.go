@@ -48,6 +48,52 @@ func TestEstimateIsTheReserve(t *testing.T) {
 	}
 }
 
+// TestEstimateOfOtherSurfaces: completions and embeddings, by the models' own API and by way of another: what is
+// estimated is what is reserved, the input is counted, and what has no output has one cost.
+func TestEstimateOfOtherSurfaces(t *testing.T) {
+	t.Parallel()
+	e := replay(t, nil)
+	const completions, embeddings = "/v1/completions", "/v1/embeddings"
+	for _, c := range []struct {
+		query, path, body string
+		input             int64 // as counted; 0: by a vocabulary that is not public
+		vectors           bool
+	}{
+		{"?surface=completions", completions, `{"model":"davinci-002","prompt":"one two three"}`, 3, false},
+		{"?surface=completions", completions, `{"model":"babbage-002","prompt":["one two","three"],"n":2,"best_of":4,"max_tokens":5,"suffix":" end"}`, 5, false},
+		{"?surface=completions", completions, `{"model":"davinci-002","prompt":[1,2,3],"max_tokens":7,"echo":true,"stream":true}`, 3, false},
+		{"?surface=completions", completions, `{"model":"gpt-4o","prompt":"one two","max_tokens":9}`, 9, false},
+		{"?surface=completions", completions, `{"model":"claude-sonnet-4-5-20250929","prompt":"one two","max_tokens":9}`, 0, false},
+		{"?surface=embeddings", embeddings, `{"model":"text-embedding-3-small","input":"one two three"}`, 3, true},
+		{"?surface=embeddings", embeddings, `{"model":"text-embedding-3-small","input":["one","two three"],"dimensions":8}`, 3, true},
+		{"?surface=embeddings", embeddings, `{"model":"text-embedding-3-small","input":[[1,2,3],[4]]}`, 4, true},
+		{"?surface=embeddings", embeddings, `{"model":"gemini-embedding-2","input":"one two three"}`, 0, true},
+		{"?surface=embed_content&model=gemini-embedding-2", "/v1beta/models/gemini-embedding-2:embedContent", `{"content":{"parts":[{"text":"one two three"}]}}`, 0, true},
+		{"?surface=embed_content&model=text-embedding-3-small", "/v1beta/models/text-embedding-3-small:embedContent", `{"content":{"parts":[{"text":"one two three"}]}}`, 3, true},
+	} {
+		a := e.post("lou", estimatePath+c.query, c.body)
+		if a.status != 200 || !a.json("accepted").Bool() {
+			t.Errorf("%s %s: %d %s", c.query, c.body, a.status, a.body)
+			continue
+		}
+		l := e.life("lou", e.post("lou", c.path, c.body).id())
+		d := l.reserve.Data.(*domain.ReserveData)
+		if a.json("reserve.amount").Raw != l.reserve.Amount.String() || a.json("price_version").Str != d.PriceVersion || a.json("surface").Str != d.Surface ||
+			a.json("reserve.output").Int() != d.Bound.Output || a.json("reserve.input").Int() != d.Bound.Input {
+			t.Errorf("%s %s: estimated %s, reserved %s %+v", c.query, c.body, a.body, l.reserve.Amount, d.Bound)
+		}
+		input := a.json("input_tokens").Int()
+		if input < 1 || input > d.Bound.Input || c.input > 0 && input != c.input || a.json("counted_by").Str == "" {
+			t.Errorf("%s %s: %d tokens, by %q", c.query, c.body, input, a.json("counted_by").Str)
+		}
+		least, most := domain.MustAmount(a.json("least.amount").Raw), domain.MustAmount(a.json("most.amount").Raw)
+		if least.IsZero() || most.Less(least) || l.reserve.Amount.Less(most) || least.Equal(most) != c.vectors || a.json("most.output").Int() != d.Bound.Output ||
+			c.vectors && d.Bound.Output != 0 || a.json("least.output").Int() != 0 {
+			t.Errorf("%s %s: from %s to %s of %s; %s", c.query, c.body, least, most, l.reserve.Amount, a.body)
+		}
+	}
+}
+
 // TestEstimateCaps: the output would be cut, as it then is.
 func TestEstimateCaps(t *testing.T) {
 	t.Parallel()
@@ -100,6 +146,13 @@ func TestEstimateRefuses(t *testing.T) {
 		{"?surface=voice", chatBody("sim-small", "x", ""), 400, "invalid_value"},
 		{"?surface=", chatBody("sim-small", "x", ""), 400, "invalid_value"},
 		{"?surface=generate_content", `{"contents":[]}`, 400, "invalid_value"},
+		{"?surface=completions", `{"model":"sim-small","prompt":"x","n":1000}`, 400, "invalid_value"},
+		{"?surface=completions", `{"model":"sim-small","prompt":[1,2]}`, 400, "unsupported_parameter"},
+		{"?surface=completions", `{"prompt":"x"}`, 400, "invalid_value"},
+		{"?surface=embeddings", `{"model":"sim-small","input":"x"}`, 400, "unsupported_parameter"},
+		{"?surface=embeddings", `{"model":"no-such","input":"x"}`, 404, "model_not_found"},
+		{"?surface=embeddings", `{"model":"text-embedding-3-small","input":[]}`, 400, ""},
+		{"?surface=embeddings", `{"model":"text-embedding-3-small","input":"x","dimensions":-1}`, 400, ""},
 		{"?surface=embed_content&model=sim-small", `{"content":{"parts":[{"text":"x"}]}}`, 400, "unsupported_parameter"},
 	} {
 		a := e.post("joe", estimatePath+c.query, c.body)

@@ -62,6 +62,9 @@ func (k *call) countPrompt(model string) int64 {
 	if k.asked.NoOutput {
 		return provider.CountInputs(model, body)
 	}
+	if k.foreign == nil && k.door.surface == chat.SurfaceCompletions { // it is no chat, and has no template
+		return provider.CountCompletion(model, body, k.asked.Inputs)
+	}
 	if !k.door.isChat() {
 		if _, err := k.byChat(); err != nil {
 			return provider.CountText(model, string(body))

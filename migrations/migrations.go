@@ -43,7 +43,7 @@ func Up(ctx context.Context, config *pgx.ConnConfig, member string) (int, error)
 	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, lockKey); err != nil {
 		return 0, fmt.Errorf("waiting for another migration: %w", err)
 	}
-	n, err := up(ctx, config)
+	n, err := UpTo(ctx, config, goose.MaxVersion)
 	if err != nil {
 		return n, err
 	}
@@ -53,14 +53,16 @@ func Up(ctx context.Context, config *pgx.ConnConfig, member string) (int, error)
 	return n, tx.Commit(ctx)
 }
 
-func up(ctx context.Context, config *pgx.ConnConfig) (int, error) {
+// UpTo applies what is missing up to a version, as an older release did, and returns how many migrations that
+// were. It takes no lock: it is for a database that nobody else migrates.
+func UpTo(ctx context.Context, config *pgx.ConnConfig, version int64) (int, error) {
 	db := stdlib.OpenDB(*config)
 	defer db.Close() //nolint:errcheck // nothing is left in it
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, files)
 	if err != nil {
 		return 0, err
 	}
-	done, err := provider.Up(ctx)
+	done, err := provider.UpTo(ctx, version)
 	if err != nil {
 		return len(done), fmt.Errorf("migrating: %w", err)
 	}

@@ -133,6 +133,16 @@ func CountInputs(model string, body []byte) int64 {
 	return tokens + CountText(model, text.String())
 }
 
+// CountCompletion is the number of tokens of the prompts of an older completion, each with the suffix, as
+// CountInputs counts.
+func CountCompletion(model string, body []byte, prompts int64) int64 {
+	prompt, n := gjson.GetBytes(body, "prompt"), prompts*CountText(model, gjson.GetBytes(body, "suffix").Str)
+	if prompt.Exists() {
+		n += CountInputs(model, []byte(`{"prompt":`+prompt.Raw+`}`))
+	}
+	return n
+}
+
 // noInput are the texts of an embedding request that are not embedded.
 var noInput = map[string]bool{"model": true, "encoding_format": true, "user": true, "taskType": true, "task_type": true}
 

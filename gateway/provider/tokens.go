@@ -97,6 +97,8 @@ var families = []struct {
 	{"chatgpt-", family{vocabulary200k, true, false, 0}},
 	{"codex-", family{vocabulary200k, true, false, 0}},
 	{"text-embedding-", family{vocabulary100k, true, false, 0}},
+	{"babbage-002", family{vocabulary100k, true, false, 0}},
+	{"davinci-002", family{vocabulary100k, true, false, 0}},
 }
 
 // familyOf finds a model's family by its name, also of a fine-tuned one ("ft:gpt-4o:...") and

@@ -8,16 +8,12 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
-	"github.com/pressly/goose/v3"
 
 	"llm-gateway/migrations"
 )
@@ -48,14 +44,7 @@ func Older(t testing.TB, version int64) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, here, _, _ := runtime.Caller(0)
-	db := stdlib.OpenDB(*config)
-	defer db.Close() //nolint:errcheck // nothing is left in it
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, os.DirFS(filepath.Dir(filepath.Dir(here))))
-	if err == nil {
-		_, err = provider.UpTo(t.Context(), version)
-	}
-	if err != nil {
+	if _, err := migrations.UpTo(t.Context(), config, version); err != nil {
 		t.Fatal(err)
 	}
 	return older
