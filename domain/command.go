@@ -102,24 +102,26 @@ type Release struct {
 }
 
 // Request implements Op.
-func (Open) Request() uuid.UUID      { return uuid.Nil }
-func (Credit) Request() uuid.UUID    { return uuid.Nil }    // Request implements Op.
-func (Debit) Request() uuid.UUID     { return uuid.Nil }    // Request implements Op.
-func (Configure) Request() uuid.UUID { return uuid.Nil }    // Request implements Op.
-func (o Reserve) Request() uuid.UUID { return o.RequestID } // Request implements Op.
-func (o Settle) Request() uuid.UUID  { return o.RequestID } // Request implements Op.
-func (o Release) Request() uuid.UUID { return o.RequestID } // Request implements Op.
-func (o Spooled) Request() uuid.UUID { return o.RequestID } // Request implements Op.
+func (Open) Request() uuid.UUID         { return uuid.Nil }
+func (Credit) Request() uuid.UUID       { return uuid.Nil }    // Request implements Op.
+func (Debit) Request() uuid.UUID        { return uuid.Nil }    // Request implements Op.
+func (Configure) Request() uuid.UUID    { return uuid.Nil }    // Request implements Op.
+func (RecordPrices) Request() uuid.UUID { return uuid.Nil }    // Request implements Op.
+func (o Reserve) Request() uuid.UUID    { return o.RequestID } // Request implements Op.
+func (o Settle) Request() uuid.UUID     { return o.RequestID } // Request implements Op.
+func (o Release) Request() uuid.UUID    { return o.RequestID } // Request implements Op.
+func (o Spooled) Request() uuid.UUID    { return o.RequestID } // Request implements Op.
 
 // Key implements Op.
-func (Open) Key() string      { return "" }
-func (o Credit) Key() string  { return o.Data.Reference } // Key implements Op.
-func (o Debit) Key() string   { return o.Data.Reference } // Key implements Op.
-func (Configure) Key() string { return "" }               // Key implements Op.
-func (Reserve) Key() string   { return "" }               // Key implements Op.
-func (Settle) Key() string    { return "" }               // Key implements Op.
-func (Release) Key() string   { return "" }               // Key implements Op.
-func (Spooled) Key() string   { return "" }               // Key implements Op.
+func (Open) Key() string         { return "" }
+func (o Credit) Key() string     { return o.Data.Reference } // Key implements Op.
+func (o Debit) Key() string      { return o.Data.Reference } // Key implements Op.
+func (Configure) Key() string    { return "" }               // Key implements Op.
+func (RecordPrices) Key() string { return "" }               // Key implements Op.
+func (Reserve) Key() string      { return "" }               // Key implements Op.
+func (Settle) Key() string       { return "" }               // Key implements Op.
+func (Release) Key() string      { return "" }               // Key implements Op.
+func (Spooled) Key() string      { return "" }               // Key implements Op.
 
 // Recorded is an event in the ledger, with the hash that chains it.
 type Recorded struct {

@@ -12,6 +12,9 @@ func (b *Books) Decide(c Command, at time.Time) ([]Draft, error) {
 	if o, ok := c.Op.(Open); ok {
 		return b.decideOpen(c, o), nil
 	}
+	if o, ok := c.Op.(RecordPrices); ok {
+		return b.decidePrices(c, o)
+	}
 	a := b.Accounts[c.Account]
 	if a == nil {
 		return nil, reject(c, RejectAccountUnknown, "")
@@ -120,7 +123,7 @@ func (b *Books) MayRepeat(c Command) bool {
 		r := b.Reservations[c.Op.Request()]
 		return r != nil && r.State != ReservationOpen
 	}
-	return true // Configure leaves no other trace than its event
+	return true // Configure and RecordPrices leave no other trace than its event
 }
 
 // decideReserve is the promise that nobody overspends: available never goes below the credit limit

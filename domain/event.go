@@ -103,6 +103,14 @@ func CheckAccount(name string) error {
 	return nil
 }
 
+// CheckOwner says whether a name may be the account of a person or a program: CheckAccount, and not reserved.
+func CheckOwner(name string) error {
+	if name == PricesAccount {
+		return errors.New(PricesAccount + " is where prices are recorded: it is nobody's account")
+	}
+	return CheckAccount(name)
+}
+
 func isNameByte(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
 		strings.IndexByte("._:|@/+=~-", c) >= 0

@@ -130,11 +130,12 @@ type MovementData struct {
 
 // AccountData is the data of an `account` event: what is set by it. Nil leaves a thing as it was.
 type AccountData struct {
-	Opened      bool    `json:"opened,omitempty"`
-	CreditLimit *Amount `json:"credit_limit,omitempty"`
-	Frozen      *bool   `json:"frozen,omitempty"`
-	Reason      string  `json:"reason,omitempty"`
-	Actor       string  `json:"actor"`
+	Opened      bool        `json:"opened,omitempty"`
+	CreditLimit *Amount     `json:"credit_limit,omitempty"`
+	Frozen      *bool       `json:"frozen,omitempty"`
+	Prices      *PricesData `json:"prices,omitempty"` // of PricesAccount alone: it sets nothing of an account
+	Reason      string      `json:"reason,omitempty"`
+	Actor       string      `json:"actor"`
 }
 
 func (*ReserveData) kind() Kind { return KindReserve }

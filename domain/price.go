@@ -114,13 +114,13 @@ type Tier struct {
 // PriceVersion is one immutable, dated entry of the price book. Given to NewPriceBook it holds
 // what is listed; got from a book it holds completed rates in every place, and must not be changed.
 type PriceVersion struct {
-	// ID is `<provider>/<model>@<from or "launch">#<8 hex>`. The hex is of a hash over everything
+	// ID is `<provider>/<model>@<from (StartText) or "launch">#<8 hex>`. The hex is of a hash over everything
 	// that prices, so that no other price can ever go by the same ID. Set by NewPriceBook.
 	ID       string
 	Provider string // set by NewPriceBook
 	Model    string // set by NewPriceBook
 
-	From  time.Time // midnight UTC of the first day; zero: since launch
+	From  time.Time // its first second, often midnight UTC of a day; zero: since launch
 	Rates Rates
 	Tiers []Tier // ascending by AboveInput
 

@@ -262,7 +262,7 @@ func TestNewPriceBookRefuses(t *testing.T) {
 		{func(m *Model) { m.Versions = make([]PriceVersion, 1001) }, "versions: 1001 of them"},
 		{func(m *Model) { m.Versions[0].From = day("2026-01-01") }, "versions[1].from: not after"},
 		{func(m *Model) { m.Versions[1].From = time.Time{} }, "versions[1].from: not after"},
-		{func(m *Model) { m.Versions[1].From = day("2026-01-01").Add(time.Second) }, "versions[1].from: 2026-01-01T00:00:01Z is not midnight UTC"},
+		{func(m *Model) { m.Versions[1].From = day("2026-01-01").Add(time.Millisecond) }, "versions[1].from: 2026-01-01T00:00:00.001Z is not a whole second"},
 		{func(m *Model) { m.Versions[0].Rates = Rates{} }, "versions[0].prices: empty"},
 		{func(m *Model) { m.Versions[0].Rates = rates("output=1") }, "versions[0].prices.input: missing"},
 		{func(m *Model) { m.Versions[0].Rates = rates("input=1") }, "versions[0].prices.output: missing"},

@@ -67,8 +67,8 @@ func (m *Model) check() error {
 func (m *Model) checkVersion(i int) error {
 	v, at := &m.Versions[i], fmt.Sprintf("versions[%d]", i)
 	switch {
-	case !v.From.IsZero() && !v.From.Equal(v.From.UTC().Truncate(24*time.Hour)):
-		return m.bad(at+".from", "%s is not midnight UTC", v.From.Format(time.RFC3339))
+	case !v.From.Equal(v.From.Truncate(time.Second)):
+		return m.bad(at+".from", "%s is not a whole second", v.From.UTC().Format(time.RFC3339Nano))
 	case i > 0 && !v.From.After(m.Versions[i-1].From):
 		return m.bad(at+".from", "not after the version before it")
 	}
@@ -169,10 +169,7 @@ func isBookName(s string) bool {
 // contentID hashes a canonical text of the completed rates. Regions are left out while they are not
 // applied: the ID stands for what is charged.
 func (v *PriceVersion) contentID() string {
-	from := "launch"
-	if !v.From.IsZero() {
-		from = v.From.UTC().Format(time.DateOnly)
-	}
+	from := startName(v.From)
 	var b strings.Builder
 	fmt.Fprintf(&b, "rules 1\n%s/%s@%s\n", v.Provider, v.Model, from)
 	v.render(&b)

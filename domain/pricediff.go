@@ -19,17 +19,13 @@ type PriceChange struct {
 
 // String is one line for whoever changes a book.
 func (c *PriceChange) String() string {
-	from := "launch"
-	if !c.From.IsZero() {
-		from = c.From.Format(time.DateOnly)
-	}
 	text := func(a *Amount) string {
 		if a == nil {
 			return "none"
 		}
 		return a.String()
 	}
-	return fmt.Sprintf("%s/%s from %s: %s %s: %s instead of %s", c.Provider, c.Model, from, c.Where, c.Meter, text(c.New), text(c.Old))
+	return fmt.Sprintf("%s/%s from %s: %s %s: %s instead of %s", c.Provider, c.Model, startName(c.From), c.Where, c.Meter, text(c.New), text(c.Old))
 }
 
 // DiffPrices lists where the unit prices of two books differ, by model, day, place and meter. What differs

@@ -21,6 +21,7 @@ const (
 	RejectKeyInProgress      Reject = "key_in_progress" // the request that has the idempotency key still runs
 	RejectKeyReused          Reject = "key_reused"      // it asked for something else
 	RejectKeyAnswered        Reject = "key_answered"    // it was settled: its answer is this one's
+	RejectPricesMoved        Reject = "prices_moved"    // another change of prices was recorded meanwhile
 	RejectInvalid            Reject = "invalid_command"
 )
 

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -159,10 +160,11 @@ func TestSchemaVocabulary(t *testing.T) {
 		return v
 	}
 	for name, c := range map[string][2]any{
-		"kinds":          {at("properties", "kind", "enum"), kinds},
-		"meters":         {at("$defs", "meter", "enum"), meterNames},
-		"counted meters": {at("$defs", "meters", "required"), meterNames},
-		"sources":        {at("$defs", "commit", "properties", "usage_source", "enum"), []UsageSource{UsageProvider, UsageCounted}},
+		"kinds":           {at("properties", "kind", "enum"), kinds},
+		"meters":          {at("$defs", "meter", "enum"), meterNames},
+		"counted meters":  {at("$defs", "meters", "required"), meterNames},
+		"books of prices": {at("$defs", "prices", "properties", "book", "enum"), []string{BookCost, BookSell}},
+		"sources":         {at("$defs", "commit", "properties", "usage_source", "enum"), []UsageSource{UsageProvider, UsageCounted}},
 		"overage reasons": {at("$defs", "overage", "properties", "reason", "enum"),
 			[]OverageReason{OverageBeyondBound, OverageLate, OverageSpooled}},
 		"refund reasons": {at("$defs", "refund", "properties", "reason", "enum"), []RefundReason{RefundRemainder,
@@ -186,6 +188,14 @@ func grown() map[string]*Event {
 	data.Lines[0].PriceVersion = "gpt-4o-mini@2024-07-18"
 	later.Data = &data
 	all["later"] = &later
+	prices := *all["account"]
+	prices.Account = PricesAccount
+	prices.Debit, prices.Credit, _ = postings(KindAccount, PricesAccount)
+	prices.Data = &AccountData{Opened: true, Actor: "gateway:a", Reason: "start", Prices: &PricesData{Book: BookCost, More: true,
+		From: strings.Repeat("0a", 32), To: strings.Repeat("9f", 32),
+		Changes: []VersionChange{{Model: "acme/m", From: "acme/m@2026-01-01#01234567", To: "acme/m@2026-01-01#89abcdef", EffectiveFrom: "2026-01-01"},
+			{Model: "acme/m", To: "acme/m@2026-01-01T12:00:00Z#89abcdef", EffectiveFrom: "2026-01-01T12:00:00Z"}, {Model: "acme/n", From: "acme/n@launch#01234567"}}}}
+	all["prices"] = &prices
 	return all
 }
 

@@ -27,7 +27,12 @@ func (c Command) invalid() string {
 	if err := CheckAccount(c.Account); err != nil {
 		return err.Error()
 	}
+	if _, records := c.Op.(RecordPrices); records != (c.Account == PricesAccount) {
+		return PricesAccount + " is where prices are recorded, and nothing else"
+	}
 	switch o := c.Op.(type) {
+	case RecordPrices:
+		return invalidRecord(&o.Data)
 	case Open:
 		if invalidActor(o.Actor) {
 			return "who does it (actor) is mandatory"
@@ -95,7 +100,7 @@ func invalidMovement(amount Amount, d MovementData) string {
 
 func invalidConfigure(d AccountData) string {
 	switch {
-	case d.Opened || d.Frozen == nil && d.CreditLimit == nil:
+	case d.Opened || d.Frozen == nil && d.CreditLimit == nil || d.Prices != nil:
 		return "nothing is set"
 	case invalidActor(d.Actor):
 		return "who does it (actor) is mandatory"

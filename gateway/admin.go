@@ -195,7 +195,7 @@ func accountName(c *gin.Context) (string, error) {
 			name = decoded
 		}
 	}
-	if err := domain.CheckAccount(name); err != nil {
+	if err := domain.CheckOwner(name); err != nil {
 		return "", invalid("invalid_value", "id", "The address names no account: "+err.Error()+".")
 	}
 	return name, nil

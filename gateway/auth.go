@@ -100,7 +100,7 @@ func (t *Tokens) Sign(account, role string, now time.Time, ttl time.Duration) (s
 	if t.secret == nil {
 		return "", errors.New("tokens come from the issuer at JWT_JWKS_URL; this gateway cannot make any")
 	}
-	if err := domain.CheckAccount(account); err != nil {
+	if err := domain.CheckOwner(account); err != nil {
 		return "", err
 	}
 	c := claims{Role: role, RegisteredClaims: jwt.RegisteredClaims{
@@ -118,7 +118,7 @@ func (t *Tokens) Check(token string) (*Identity, error) {
 	case err != nil:
 		return nil, unauthorized("invalid_api_key", "The token is not valid here.")
 	}
-	if err := domain.CheckAccount(c.Subject); err != nil {
+	if err := domain.CheckOwner(c.Subject); err != nil {
 		return nil, unauthorized("invalid_api_key", "The token's subject (sub) cannot be an account: "+err.Error()+".")
 	}
 	return &Identity{Account: c.Subject, Role: roleOf(c.Role)}, nil

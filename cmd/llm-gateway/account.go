@@ -82,7 +82,7 @@ func (a *app) parseName(fs *flag.FlagSet, args []string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := domain.CheckAccount(names[0]); err != nil {
+	if err := domain.CheckOwner(names[0]); err != nil {
 		return "", a.usage("%s", err)
 	}
 	return names[0], nil

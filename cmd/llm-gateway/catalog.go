@@ -27,9 +27,15 @@ func openCatalog(s *Settings, src sources) (*catalogFile, error) {
 
 func (c *catalogFile) now() *gateway.Catalog { return c.current.Load() }
 
-// reload reads everything again; what cannot be used as a whole leaves the present one in force.
-func (c *catalogFile) reload() error {
+// reload reads everything again; what cannot be used as a whole, or is not accepted, leaves the present one
+// in force.
+func (c *catalogFile) reload(accept ...func(*gateway.Catalog) error) error {
 	catalog, err := c.read()
+	for _, accepts := range accept {
+		if err == nil {
+			err = accepts(catalog)
+		}
+	}
 	if err == nil {
 		c.current.Store(catalog)
 	}

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -129,28 +127,5 @@ func TestCatalogOfSellBook(t *testing.T) {
 	writeFile(t, sell, `{markup: "20"}`)
 	if err := c.reload(); err != nil || paid() != "1.2" {
 		t.Errorf("%v, %s", err, paid())
-	}
-}
-
-// TestWarnBackdated: new prices for days that have been charged are named, those to come are not.
-func TestWarnBackdated(t *testing.T) {
-	t.Parallel()
-	book := func(text string) *domain.PriceBook {
-		b, err := pricebook.Load(strings.NewReader(text))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
-	}
-	var out bytes.Buffer
-	log := slog.New(slog.NewTextHandler(&out, nil))
-	version := "      - {from: 2099-01-01, prices: {input: \"5\", output: \"5\"}}\n"
-	warnBackdated(book(ownBook), book(ownBook+version), log)
-	if out.Len() > 0 {
-		t.Errorf("of a day to come: %s", out.String())
-	}
-	warnBackdated(book(ownBook), book(ownBook+strings.Replace(version, "2099", "2020", 1)), log)
-	if !strings.Contains(out.String(), "acme/big from 2020-01-01: base input: 0.000005 instead of 0.000001") {
-		t.Errorf("of a day that has been: %s", out.String())
 	}
 }

@@ -83,7 +83,7 @@ func checkNewKey(k *apiKey) error {
 	if k.Account == "" {
 		return errors.New("--account is mandatory")
 	}
-	if err := domain.CheckAccount(k.Account); err != nil {
+	if err := domain.CheckOwner(k.Account); err != nil {
 		return err
 	}
 	if k.Name != domain.CleanText(k.Name, maxKeyName) {

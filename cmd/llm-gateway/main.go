@@ -52,7 +52,7 @@ func verbs() []verb {
 		accountShowVerb, accountCreditVerb, accountDebitVerb, accountFreezeVerb, accountUnfreezeVerb, accountLimitVerb,
 		statementVerb, reconcileVerb,
 		keyCreateVerb, keyListVerb, keyRevokeVerb,
-		priceListVerb, priceShowVerb, auditVerb, priceDiffVerb, priceSetVerb, priceImportVerb,
+		priceListVerb, priceShowVerb, auditVerb, priceDiffVerb, priceSetVerb, priceImportVerb, priceLogVerb,
 		ledgerVerifyVerb, ledgerRecoverVerb, ledgerJournalVerb,
 		projectionsRebuildVerb, projectionsVerifyVerb, projectionsStatusVerb,
 		embeddedVerb,

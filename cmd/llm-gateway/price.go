@@ -113,6 +113,14 @@ func date(t time.Time, zero string) string {
 	return t.Format(time.DateOnly)
 }
 
+// startOr is when a price begins; launch where it is since then.
+func startOr(t time.Time, launch string) string {
+	if t.IsZero() {
+		return launch
+	}
+	return domain.StartText(t)
+}
+
 func runPriceList(_ context.Context, a *app, args []string) error {
 	fs := a.flags()
 	provider := fs.String("provider", "", "only the models of the provider `NAME`")
@@ -209,7 +217,7 @@ type tierOut struct {
 }
 
 func versionView(v *domain.PriceVersion, inForce bool) versionOut {
-	out := versionOut{PriceVersion: v.ID, From: date(v.From, ""), InForce: inForce, UnitPrices: pricesOf(&v.Rates), Regions: v.Regions}
+	out := versionOut{PriceVersion: v.ID, From: domain.StartText(v.From), InForce: inForce, UnitPrices: pricesOf(&v.Rates), Regions: v.Regions}
 	for i := range v.Tiers {
 		out.Tiers = append(out.Tiers, tierOut{v.Tiers[i].AboveInput, pricesOf(&v.Tiers[i].Rates)})
 	}

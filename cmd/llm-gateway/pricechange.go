@@ -21,15 +21,6 @@ var (
 		about:   "Prices are those charged: what a book leaves out is completed first. What differs for longer is listed at its first day.",
 		run:     runPriceDiff,
 	}
-	priceSetVerb = verb{
-		name: "price set", args: "PROVIDER/MODEL --from DATE METER=PRICE... [--json]",
-		summary: "add a dated version to a model in the file of PRICE_BOOK",
-		about: `Prices are as the book writes them: per million tokens, or for one web_search or one of requests. What is
-not named stays as it was, tiers and service tiers included. All else in the file stays as it is, comments
-too. Running gateways take it over at SIGHUP. DATE is a day to come, in UTC: what has been charged is not
-priced anew.`,
-		run: runPriceSet,
-	}
 	priceImportVerb = verb{
 		name: "price import", args: "litellm|genai-prices FILE [--models GLOB] [--from DATE] [--out FILE]",
 		summary: "write a public price list as a price book",
@@ -60,7 +51,7 @@ func changeView(changes []domain.PriceChange) []changeOut {
 		return a.String()
 	}
 	for _, c := range changes {
-		out = append(out, changeOut{c.Provider + "/" + c.Model, date(c.From, ""), c.Where, c.Meter.String(), text(c.Old), text(c.New)})
+		out = append(out, changeOut{c.Provider + "/" + c.Model, domain.StartText(c.From), c.Where, c.Meter.String(), text(c.Old), text(c.New)})
 	}
 	return out
 }
@@ -81,7 +72,7 @@ func (a *app) printChanges(changes []domain.PriceChange, asJSON bool) error {
 		if c.Meter >= domain.WebSearch {
 			units, per = 1, "each"
 		}
-		rows = append(rows, []string{c.Provider + "/" + c.Model, date(c.From, "launch"), c.Where, c.Meter.String(),
+		rows = append(rows, []string{c.Provider + "/" + c.Model, startOr(c.From, "launch"), c.Where, c.Meter.String(),
 			priceFor(units, c.Old), priceFor(units, c.New), per})
 	}
 	return a.printTable(rows)
@@ -128,116 +119,19 @@ func runPriceDiff(_ context.Context, a *app, args []string) error {
 	return a.printChanges(domain.DiffPrices(old, next), *asJSON)
 }
 
-func runPriceSet(_ context.Context, a *app, args []string) error {
-	fs := a.flags()
-	from := fs.String("from", "", "the first day (`DATE`, YYYY-MM-DD, UTC) of the new prices (mandatory)")
-	asJSON := jsonFlag(fs)
-	words, err := a.parseAny(fs, args)
-	if err != nil {
-		return err
-	}
-	change, err := a.readChange(words, *from)
-	if err != nil {
-		return err
-	}
-	s, err := a.settings()
-	if err != nil {
-		return err
-	}
-	if s.PriceBook == "" {
-		return errors.New("the built-in price book is part of the program: set PRICE_BOOK to a file of your own, and change that")
-	}
-	old, _, err := openPriceBook(s.PriceBook, s.Currency)
-	if err != nil {
-		return err
-	}
-	if err := setPrices(s.PriceBook, change); err != nil {
-		return fmt.Errorf("PRICE_BOOK %s: %w", s.PriceBook, err)
-	}
-	next, _, err := openPriceBook(s.PriceBook, s.Currency)
-	if err != nil {
-		return err
-	}
-	return a.printChanges(domain.DiffPrices(old, next), *asJSON)
-}
-
-// readChange reads the words of `price set`.
-func (a *app) readChange(words []string, from string) (c pricebook.Change, err error) {
-	if len(words) == 0 {
-		return c, a.usage("PROVIDER/MODEL is missing")
-	}
-	provider, model, full := strings.Cut(words[0], "/")
-	switch {
-	case !full:
-		return c, a.usage("a model is named with its provider here: %.60q is not PROVIDER/MODEL", words[0])
-	case len(words) == 1:
-		return c, a.usage("METER=PRICE is missing")
-	}
-	c = pricebook.Change{Provider: provider, Model: model, Prices: map[string]string{}}
-	if c.From, err = a.dayToCome(from); err != nil {
-		return c, err
-	}
-	for _, word := range words[1:] {
-		meter, price, ok := strings.Cut(word, "=")
-		if _, err := domain.ParseMeter(meter); err != nil || !ok {
-			return c, a.usage("%.60q is not METER=PRICE", word)
-		}
-		if _, twice := c.Prices[meter]; twice {
-			return c, a.usage("%s is given twice", meter)
-		}
-		c.Prices[meter] = price
-	}
-	return c, nil
-}
-
-// dayToCome reads a day after today, in UTC: prices of today have been charged.
-func (a *app) dayToCome(text string) (time.Time, error) {
-	day, err := time.Parse(time.DateOnly, text)
+// startToCome reads a day or a time to come, in UTC: what has begun may have been charged.
+func (a *app) startToCome(text string) (time.Time, error) {
+	from, err := domain.ParseStart(text)
 	switch {
 	case text == "":
-		return day, a.usage("--from is mandatory")
+		return from, a.usage("--from is mandatory")
 	case err != nil:
-		return day, a.usage("--from: %.40q is not YYYY-MM-DD", text)
-	case !day.After(a.now()):
-		return day, a.usage("--from: %s has begun (UTC), and what has been charged is not priced anew; the first day that can be set is %s",
+		return from, a.usage("--from: %s", err)
+	case !from.After(a.now()):
+		return from, a.usage("--from: %s has begun (UTC), and what has been charged is not priced anew; the first day that can be set is %s",
 			text, a.now().UTC().AddDate(0, 0, 1).Format(time.DateOnly))
 	}
-	return day, nil
-}
-
-// setPrices rewrites a book: all of it or nothing.
-func setPrices(path string, c pricebook.Change) error {
-	path, err := filepath.EvalSymlinks(path) // a link stays one
-	if err != nil {
-		return err
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if text, err = pricebook.Set(text, c); err != nil {
-		return err
-	}
-	return replaceFile(path, text)
-}
-
-// replaceFile puts other contents in a file's place; whoever reads it meets the old or the new, and whole.
-func replaceFile(path string, text []byte) error {
-	was, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) //nolint:errcheck // after the renaming there is nothing to remove
-	_, err = f.Write(text)
-	err = errors.Join(err, f.Chmod(was.Mode().Perm()), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return from, nil
 }
 
 func runPriceImport(_ context.Context, a *app, args []string) error {
@@ -251,7 +145,7 @@ func runPriceImport(_ context.Context, a *app, args []string) error {
 	}
 	var day time.Time
 	if *from != "" {
-		if day, err = a.dayToCome(*from); err != nil {
+		if day, err = a.startToCome(*from); err != nil {
 			return err
 		}
 	}

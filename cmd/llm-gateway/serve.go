@@ -8,14 +8,11 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
-	"llm-gateway/domain"
 	"llm-gateway/gateway"
 )
 
@@ -94,6 +91,7 @@ func (s *Settings) servable(src sources) (*catalogFile, error) {
 type serving struct {
 	*parts
 	settings *Settings
+	prices   *priceRecorder
 	server   *http.Server
 	failed   chan error // has the server's end
 	cancel   context.CancelFunc
@@ -111,9 +109,15 @@ func startServing(ctx context.Context, s *Settings, catalog *catalogFile, b back
 		cancel()
 		return nil, err
 	}
+	prices := newPriceRecorder(p.ledger, log)
+	if err := prices.begin(ctx, catalog.now()); err != nil {
+		p.close()
+		cancel()
+		return nil, err
+	}
 	server := &http.Server{Handler: p.gateway.Handler(), ReadHeaderTimeout: readHeaderTime, IdleTimeout: idleTime,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
-	run := &serving{parts: p, settings: s, server: server, failed: make(chan error, 1), cancel: cancel}
+	run := &serving{parts: p, settings: s, prices: prices, server: server, failed: make(chan error, 1), cancel: cancel}
 	go func() { run.failed <- server.Serve(listener) }() // ends by stop
 	return run, nil
 }
@@ -154,7 +158,7 @@ func serveOn(ctx context.Context, a *app, s *Settings, catalog *catalogFile, h *
 	}
 	defer running.stop()
 	a.greet(s, h, listener.Addr())
-	defer onHangup(catalog, log)()
+	defer onHangup(catalog, running.prices, log)()
 	select {
 	case <-ctx.Done():
 		log.Info("stopping: requests under way may end", "for_at_most", s.ShutdownDelay+s.ShutdownTimeout)
@@ -163,42 +167,6 @@ func serveOn(ctx context.Context, a *app, s *Settings, catalog *catalogFile, h *
 		return err
 	case <-h.ended():
 		return h.cause
-	}
-}
-
-// onHangup reads the price book and the upstreams again at SIGHUP, until the function it returns is called.
-func onHangup(catalog *catalogFile, log *slog.Logger) (stop func()) {
-	hangups, done, ended := make(chan os.Signal, 1), make(chan struct{}), make(chan struct{})
-	signal.Notify(hangups, syscall.SIGHUP)
-	go func() {
-		defer close(ended)
-		for {
-			select {
-			case <-done:
-				return
-			case <-hangups:
-			}
-			before := catalog.now()
-			if err := catalog.reload(); err != nil {
-				log.Error("the price book, the sell book and the upstreams were not read again; those in force stay", "error", err)
-				continue
-			}
-			log.Info("the price book, the sell book and the upstreams were read again")
-			warnBackdated(before.Prices, catalog.now().Prices, log)
-		}
-	}()
-	return func() {
-		signal.Stop(hangups)
-		close(done)
-		<-ended
-	}
-}
-
-// warnBackdated says which prices were changed for days that have been charged. The charges stay as they
-// are, each with the version that it was made by.
-func warnBackdated(before, now *domain.PriceBook, log *slog.Logger) {
-	for _, c := range domain.Backdated(before, now, time.Now()) {
-		log.Warn("the price book prices a time that has been charged otherwise; date new prices after today", "change", c.String())
 	}
 }
 

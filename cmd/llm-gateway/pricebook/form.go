@@ -1,6 +1,7 @@
 package pricebook
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -106,8 +107,20 @@ func (m *ModelForm) day(field string, s Scalar) (time.Time, error) {
 	return d, nil
 }
 
+// start reads when a price begins; none is the zero time.
+func (m *ModelForm) start(field string, s Scalar) (time.Time, error) {
+	from, err := domain.ParseStart(s.Text)
+	if err == nil && s.Text == "" && s != (Scalar{}) {
+		err = errors.New("it is empty")
+	}
+	if err != nil {
+		return from, m.Wrong(s.Line, field, "%v", err)
+	}
+	return from, nil
+}
+
 func (m *ModelForm) version(v *VersionForm, at string) (out domain.PriceVersion, err error) {
-	if out.From, err = m.day(at+"from", v.From); err != nil {
+	if out.From, err = m.start(at+"from", v.From); err != nil {
 		return out, err
 	}
 	if err = m.rates(&out.Rates, at+"prices.", v.Prices, perMillion); err != nil {

@@ -12,10 +12,10 @@ import (
 	"llm-gateway/domain"
 )
 
-// Change is prices of one model that hold from a day on.
+// Change is prices of one model that hold from a time on.
 type Change struct {
 	Provider, Model string
-	From            time.Time         // midnight UTC
+	From            time.Time         // the first second
 	Prices          map[string]string // by meter, as a book writes them: per million tokens, or per search or request
 }
 
@@ -65,12 +65,12 @@ func (f *file) find(provider, name string) (m *model, next int, err error) {
 // changed makes the new version and says before which of the present ones it goes.
 func (m *model) changed(c *Change) (v domain.PriceVersion, at int, err error) {
 	for at < len(m.Versions) {
-		from, err := m.day("from", m.Versions[at].From)
+		from, err := m.start("from", m.Versions[at].From)
 		if err != nil {
 			return v, 0, err
 		}
 		if from.Equal(c.From) {
-			return v, 0, fmt.Errorf("%s/%s has prices from %s already", c.Provider, c.Model, c.From.Format(time.DateOnly))
+			return v, 0, fmt.Errorf("%s/%s has prices from %s already", c.Provider, c.Model, domain.StartText(c.From))
 		}
 		if from.After(c.From) {
 			break
@@ -78,7 +78,7 @@ func (m *model) changed(c *Change) (v domain.PriceVersion, at int, err error) {
 		at++
 	}
 	if at == 0 {
-		return v, 0, fmt.Errorf("%s/%s has no price before %s that the new one could take over from", c.Provider, c.Model, c.From.Format(time.DateOnly))
+		return v, 0, fmt.Errorf("%s/%s has no price before %s that the new one could take over from", c.Provider, c.Model, domain.StartText(c.From))
 	}
 	if v, err = m.version(&m.Versions[at-1], "versions."); err != nil {
 		return v, 0, err

@@ -50,7 +50,7 @@ func writeModel(b *strings.Builder, m *domain.Model) {
 // versionLines writes a version as an entry of a list, without indentation.
 func versionLines(v *domain.PriceVersion) (out []string) {
 	if !v.From.IsZero() {
-		out = append(out, "from: "+v.From.Format(time.DateOnly))
+		out = append(out, "from: "+domain.StartText(v.From))
 	}
 	out = append(out, "prices: "+tokenPrices(&v.Rates))
 	if single := unitPrices(&v.Rates); single != "" {

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"llm-gateway/gateway"
+)
+
+// recordPause is how long after a change of prices that could not be recorded it is tried again.
+const recordPause = 10 * time.Second
+
+// onHangup reads the price book and the upstreams again at SIGHUP, and records what prices are in force where
+// that could not be done at once, until the function it returns is called.
+func onHangup(catalog *catalogFile, prices *priceRecorder, log *slog.Logger) (stop func()) {
+	hangups, ended := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(hangups, syscall.SIGHUP)
+	ctx, cancel := context.WithCancel(context.Background())
+	again := time.NewTicker(recordPause)
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangups:
+				rereadCatalog(ctx, catalog, prices, log)
+			case <-again.C:
+				if prices.owing {
+					prices.save(ctx, catalog.now(), "start or SIGHUP, while the ledger did not answer")
+				}
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(hangups)
+		again.Stop()
+		cancel()
+		<-ended
+	}
+}
+
+func rereadCatalog(ctx context.Context, catalog *catalogFile, prices *priceRecorder, log *slog.Logger) {
+	before := catalog.now()
+	err := catalog.reload(func(next *gateway.Catalog) error { return prices.accepts(ctx, before, next) })
+	if err != nil {
+		log.Error("the price book, the sell book and the upstreams were not read again; those in force stay", "error", err)
+		return
+	}
+	log.Info("the price book, the sell book and the upstreams were read again")
+	prices.save(ctx, catalog.now(), "SIGHUP")
+}
