@@ -18,9 +18,10 @@ import (
 
 // Identity is who makes a request.
 type Identity struct {
-	Account string // whose money it is
-	Role    string // "user" or "admin"
-	KeyID   string // the API key's id; "" where a token was used
+	Account string        // whose money it is
+	Role    string        // "user" or "admin"
+	KeyID   string        // the API key's id; "" where a token was used
+	Quotas  domain.Quotas // the API key's own limits, beside the account's
 }
 
 // RoleUser and RoleAdmin are the roles of tokens and keys; any other role is a user's.

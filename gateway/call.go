@@ -48,6 +48,7 @@ type call struct {
 	began          time.Time
 	stream         bool
 	cap            int64 // output tokens per choice that the balance affords; 0 = not capped
+	spent          int64 // tokens that it came to
 }
 
 // prepare reads a request up to the point where only money is missing. Nothing has been charged, and

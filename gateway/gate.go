@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"llm-gateway/domain"
+	"llm-gateway/gateway/limit"
 	"llm-gateway/gateway/observe"
 )
 
@@ -35,16 +36,20 @@ type Balances interface {
 	RefillSoon(account string)
 }
 
+// gated says whether the gate has a say on a call. A repeat is answered whatever the balance. While the
+// ledger is away and money is held in the cache nothing can be confirmed, and the hold asks the same cache.
+func (g *Gateway) gated(k *call) bool {
+	return g.gate != nil && k.key == "" && !(g.spools() && g.outage.away())
+}
+
 // refuseEarly refuses a call that its account cannot afford in any form, as the ledger would: with 402,
-// or 403 where the account is frozen. It leaves the call as it is.
-func (g *Gateway) refuseEarly(ctx context.Context, k *call) error {
-	if g.gate == nil || k.key != "" { // a repeat is answered whatever the balance
+// or 403 where the account is frozen. It leaves the call as it is. What the cache said when the call was
+// admitted is not asked again.
+func (g *Gateway) refuseEarly(ctx context.Context, k *call, admitted *limit.Grant) error {
+	if !g.gated(k) {
 		return nil
 	}
-	if g.spools() && g.outage.away() { // nothing can be confirmed, and the hold asks the same cache
-		return nil
-	}
-	verdict, rejection := g.judge(ctx, k)
+	verdict, rejection := g.judge(ctx, k, admitted)
 	g.metrics.Gate(verdict)
 	if rejection == nil {
 		return nil
@@ -53,8 +58,8 @@ func (g *Gateway) refuseEarly(ctx context.Context, k *call) error {
 }
 
 // judge asks the cache, and confirms its no.
-func (g *Gateway) judge(ctx context.Context, k *call) (observe.Verdict, *domain.Rejection) {
-	cached, known, err := g.gate.ask(ctx, k.who.Account)
+func (g *Gateway) judge(ctx context.Context, k *call, admitted *limit.Grant) (observe.Verdict, *domain.Rejection) {
+	cached, known, err := g.gate.ask(ctx, k.who.Account, admitted)
 	switch {
 	case err != nil:
 		return observe.GateError, nil //nolint:nilerr // no opinion: the call goes on
@@ -130,8 +135,11 @@ func newGate(b Balances, f Facts, now func() time.Time) *gate {
 	return &gate{balances: b, facts: f, now: now, recent: map[string]*confirmation{}, older: map[string]*confirmation{}}
 }
 
-// ask asks the cache, for a short time.
-func (g *gate) ask(ctx context.Context, account string) (domain.CachedBalance, bool, error) {
+// ask asks the cache, for a short time, unless it has answered already.
+func (g *gate) ask(ctx context.Context, account string, admitted *limit.Grant) (domain.CachedBalance, bool, error) {
+	if admitted != nil && admitted.Asked {
+		return admitted.Balance, admitted.Known, admitted.Err
+	}
 	ctx, cancel := context.WithTimeout(ctx, gateTime)
 	defer cancel()
 	return g.balances.Balance(ctx, account)

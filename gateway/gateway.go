@@ -13,7 +13,7 @@
 //   - Money is decided by the ledger. What is projected may refuse a call early, once the ledger's own
 //     head agrees; it lets one pass only while the ledger is away and the operator chose so (spool.go).
 //   - The package knows no database: it declares the small interfaces that it needs (Ledger, Facts,
-//     Projections, Balances, Journal, Spool, Keys), and cmd hands them in.
+//     Projections, Balances, Journal, Spool, Keys, Overrides, limit.Shared), and cmd hands them in.
 //
 // Tests: tables of hostile requests against the whole handler over ledger.Memory; the flow under
 // faults of the simulated provider; recorded traffic of the real providers; fuzzing of the parser;
@@ -103,6 +103,8 @@ type Config struct {
 	Metrics        *observe.Metrics
 	Log            *slog.Logger
 	Now            func() time.Time // nil = time.Now
+	Limits         RateLimits       // the zero value: none
+	InFlight       InFlight         // the zero value: no bounds
 }
 
 // Gateway serves the API. Make it with New, serve its Handler, end it with Close.
@@ -135,7 +137,10 @@ type Gateway struct {
 	outage     *outage
 	statements chan struct{} // holds one for each statement that is being made
 	gate       *gate         // nil = none
-	spoolAfter atomic.Int64  // nothing is spooled before, in Unix nanoseconds
+	limits     RateLimits
+	overrides  *overrideCache // nil = none
+	slots      *slots
+	spoolAfter atomic.Int64 // nothing is spooled before, in Unix nanoseconds
 	engine     *gin.Engine
 	tasks      sync.WaitGroup // requests under way, and what background started
 
@@ -171,6 +176,10 @@ func New(c Config) (*Gateway, error) {
 		version: c.Version, environment: c.Environment, metrics: c.Metrics, log: c.Log, now: c.Now,
 		accounts: newOpenAccounts(), positions: newPositions(), outage: &outage{log: c.Log},
 		statements: make(chan struct{}, statementsAtOnce),
+		limits:     c.Limits, slots: newSlots(c.InFlight, c.Metrics),
+	}
+	if c.Limits.Overrides != nil {
+		g.overrides = newOverrideCache(c.Limits.Overrides, c.Now)
 	}
 	if c.Balances != nil {
 		g.gate = newGate(c.Balances, c.Facts, c.Now)

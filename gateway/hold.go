@@ -207,6 +207,7 @@ func (g *Gateway) append(ctx context.Context, c domain.Command) (domain.Outcome,
 // settle commits what was used and refunds the rest. When it returns without an error, that is
 // durable. broken says that the answer ended with an error.
 func (h *hold) settle(u used, broken bool) (receipt, error) {
+	h.call.spent = u.meters.InputTokens() + u.meters.OutputTokens()
 	bill, err := h.charge(&u)
 	if err != nil {
 		h.release(domain.RefundInternalError)

@@ -13,7 +13,9 @@ import (
 
 // This is the flow of every model call, the page to read first:
 //
+//	enter     a slot in this process                too many at once are told to come back (inflight.go)
 //	prepare   read, check, price, bound             no money yet: errors are free
+//	admit     rate limits                           of well-formed calls only (limits.go)
 //	gate      a projected balance says no early     never yes, and its no is confirmed (gate.go)
 //	reserve   the most it can cost, durably         Postgres says yes or no (while it is away: spool.go)
 //	provider  called only after that
@@ -43,16 +45,26 @@ func (g *Gateway) meter(c *gin.Context) error { return g.serve(c, &asking{}) }
 
 // serve is meter for what the path has said already.
 func (g *Gateway) serve(c *gin.Context, a *asking) error {
+	leave, err := g.slots.enter(c.Request.Context(), identityOf(c).Account)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	k, err := g.prepare(c, doorOf(c), a)
 	if err != nil {
 		return err
 	}
+	admitted, err := g.admit(c, k)
+	if err != nil {
+		return err
+	}
+	defer g.settleLimits(admitted, k)
 	if k.door.counted != nil && k.foreign != nil {
 		return g.count(c, k)
 	}
 	record := recordOf(c)
 	record.model = k.model.Name
-	if err := g.refuseEarly(c.Request.Context(), k); err != nil {
+	if err := g.refuseEarly(c.Request.Context(), k, admitted); err != nil {
 		return err
 	}
 	h, err := g.reserve(c.Request.Context(), k)

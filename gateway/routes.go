@@ -52,6 +52,8 @@ var routes = []route{
 	{Route{"POST", "/admin/accounts/{id}/credits"}, admins, func(g *Gateway) handler { return g.adminCredit }, nil},
 	{Route{"PUT", "/admin/accounts/{id}/credit-limit"}, admins, func(g *Gateway) handler { return g.adminCreditLimit }, nil},
 	{Route{"PUT", "/admin/accounts/{id}/frozen"}, admins, func(g *Gateway) handler { return g.adminFrozen }, nil},
+	{Route{"GET", "/admin/accounts/{id}/limits"}, admins, func(g *Gateway) handler { return g.adminLimits }, nil},
+	{Route{"PUT", "/admin/accounts/{id}/limits"}, admins, func(g *Gateway) handler { return g.adminSetLimits }, nil},
 	{Route{"GET", "/admin/accounts/{id}/statements/{month}"}, admins, func(g *Gateway) handler { return g.adminStatement }, nil},
 	{Route{"GET", "/admin/stats"}, admins, func(g *Gateway) handler { return g.adminStats }, nil},
 	{Route{"GET", "/health"}, everybody, func(g *Gateway) handler { return g.health }, nil},

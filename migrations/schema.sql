@@ -77,6 +77,21 @@ BEGIN
               HINT = 'Corrections are new events (account credit --corrects, account debit --corrects).';
 END $function$;
 
+CREATE TABLE account_limits (
+    account text NOT NULL,
+    requests_per_minute bigint,
+    requests_per_hour bigint,
+    tokens_per_minute bigint,
+    changed_at timestamp with time zone NOT NULL DEFAULT clock_timestamp(),
+    changed_by text NOT NULL,
+    CONSTRAINT account_limits_pkey PRIMARY KEY (account),
+    CONSTRAINT account_limits_requests_per_hour_check CHECK (((requests_per_hour >= 0) AND (requests_per_hour <= 1000000000))),
+    CONSTRAINT account_limits_requests_per_minute_check CHECK (((requests_per_minute >= 0) AND (requests_per_minute <= 1000000000))),
+    CONSTRAINT account_limits_tokens_per_minute_check CHECK (((tokens_per_minute >= 0) AND (tokens_per_minute <= 1000000000)))
+);
+
+GRANT INSERT, SELECT, UPDATE ON account_limits TO llm_gateway;
+
 CREATE TABLE api_keys (
     id uuid NOT NULL,
     hash bytea NOT NULL,
@@ -86,10 +101,16 @@ CREATE TABLE api_keys (
     role text NOT NULL,
     created_at timestamp with time zone NOT NULL DEFAULT clock_timestamp(),
     revoked_at timestamp with time zone,
+    requests_per_minute bigint NOT NULL DEFAULT 0,
+    requests_per_hour bigint NOT NULL DEFAULT 0,
+    tokens_per_minute bigint NOT NULL DEFAULT 0,
     CONSTRAINT api_keys_hash_key UNIQUE (hash),
     CONSTRAINT api_keys_pkey PRIMARY KEY (id),
     CONSTRAINT api_keys_hash_check CHECK ((octet_length(hash) = 32)),
-    CONSTRAINT api_keys_role_check CHECK ((role = ANY (ARRAY['user'::text, 'admin'::text])))
+    CONSTRAINT api_keys_requests_per_hour_check CHECK (((requests_per_hour >= 0) AND (requests_per_hour <= 1000000000))),
+    CONSTRAINT api_keys_requests_per_minute_check CHECK (((requests_per_minute >= 0) AND (requests_per_minute <= 1000000000))),
+    CONSTRAINT api_keys_role_check CHECK ((role = ANY (ARRAY['user'::text, 'admin'::text]))),
+    CONSTRAINT api_keys_tokens_per_minute_check CHECK (((tokens_per_minute >= 0) AND (tokens_per_minute <= 1000000000)))
 );
 
 CREATE INDEX api_keys_account ON api_keys USING btree (account);

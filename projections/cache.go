@@ -160,7 +160,12 @@ func (c *Cache) Balance(ctx context.Context, account string) (domain.CachedBalan
 	if domain.CheckAccount(account) != nil {
 		return domain.CachedBalance{}, false, nil //nolint:nilerr // there is no such account: nothing is known of it
 	}
-	fields, err := c.client.HMGet(ctx, c.key(account), cacheFields...).Result()
+	return c.balanceOf(account, c.client.HMGet(ctx, c.key(account), cacheFields...))
+}
+
+// balanceOf reads the answer to a question for cacheFields.
+func (c *Cache) balanceOf(account string, answer *redis.SliceCmd) (domain.CachedBalance, bool, error) {
+	fields, err := answer.Result()
 	if err != nil && !redis.HasErrorPrefix(err, "WRONGTYPE") {
 		return domain.CachedBalance{}, false, fmt.Errorf("asking Redis for a balance: %w", err)
 	}

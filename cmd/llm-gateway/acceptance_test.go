@@ -94,11 +94,15 @@ func launchBare(t testing.TB, env ...string) *served {
 	return launchCommand(t, command(context.Background(), t, env, "serve"))
 }
 
+// unlimited are the settings of tests that are not about limits. Their own come after these.
+var unlimited = []string{"RATE_LIMIT_REQUESTS_PER_MINUTE=0", "RATE_LIMIT_REQUESTS_PER_HOUR=0"}
+
 // launchCommand is launch of a prepared command.
 func launchCommand(t testing.TB, cmd *exec.Cmd) *served {
 	t.Helper()
 	s := &served{t: t, cmd: cmd, stdout: newOutput(), stderr: newOutput(), ended: make(chan struct{}), launched: time.Now()}
 	s.cmd.Stdout, s.cmd.Stderr = s.stdout, s.stderr
+	s.cmd.Env = slices.Concat(unlimited, s.cmd.Env)
 	s.cmd.WaitDelay = deathLimit
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := s.cmd.Start(); err != nil {

@@ -154,7 +154,7 @@ func (s *stage) settings(upstream string) []string {
 	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.TempDir()}
 	return append(env, "ENVIRONMENT=production", "HOST=127.0.0.1", "PORT=0", "DATA_DIR="+filepath.Join(s.dir, "data"),
 		"JWT_SECRET_KEY="+s.secret, "OPENAI_API_KEY=bench", "OPENAI_BASE_URL="+upstream,
-		"BILLING_DEFAULT_BALANCE=1000000", "EMBEDDED_POSTGRES_BIN="+os.Getenv("EMBEDDED_POSTGRES_BIN"))
+		"RATE_LIMIT_REQUESTS_PER_MINUTE=0", "RATE_LIMIT_REQUESTS_PER_HOUR=0", "BILLING_DEFAULT_BALANCE=1000000", "EMBEDDED_POSTGRES_BIN="+os.Getenv("EMBEDDED_POSTGRES_BIN"))
 }
 
 var address = regexp.MustCompile(`http://[a-z0-9.]+:[0-9]+`)

@@ -70,7 +70,7 @@ func runDemo(ctx context.Context, a *app, args []string) error {
 func demoSettings(dir string) (*Settings, error) {
 	return loadSettings(sources{environment: map[string]string{
 		"HOST": "127.0.0.1", "PORT": "0", "LOG_LEVEL": "ERROR", "DATA_DIR": dir, "BILLING_DEFAULT_BALANCE": demoBalance,
-		"SIMULATED_PROVIDER": "on", "EMBEDDED_POSTGRES_BIN": os.Getenv("EMBEDDED_POSTGRES_BIN"),
+		"SIMULATED_PROVIDER": "on", "RATE_LIMIT_REQUESTS_PER_MINUTE": "0", "RATE_LIMIT_REQUESTS_PER_HOUR": "0", "EMBEDDED_POSTGRES_BIN": os.Getenv("EMBEDDED_POSTGRES_BIN"),
 	}})
 }
 

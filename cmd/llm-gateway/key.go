@@ -25,10 +25,11 @@ const (
 
 var (
 	keyCreateVerb = verb{
-		name: "key create", args: "--account NAME [--name TEXT] [--role admin] [--json]",
+		name: "key create", args: "--account NAME [--name TEXT] [--role admin] [--requests-per-minute N] [--requests-per-hour N] [--tokens-per-minute N] [--json]",
 		summary: "make an API key for an account, and show it once",
 		about: `The key is shown now and never again: only its hash is kept. Whoever holds it spends the account's
-money until it is revoked. The account need not exist: the key's first use opens it.`,
+money until it is revoked. The account need not exist: the key's first use opens it. Limits of the key
+count beside those of the account.`,
 		run: runKeyCreate,
 	}
 	keyListVerb = verb{
@@ -50,12 +51,13 @@ func runKeyCreate(ctx context.Context, a *app, args []string) error {
 	k := apiKey{}
 	fs.StringVar(&k.Account, "account", "", "the `NAME` of the account (mandatory)")
 	fs.StringVar(&k.Name, "name", "", "`TEXT` that tells the key from others")
+	quotas := declareQuotas(fs, "")
 	role := roleFlag(fs)
 	asJSON := jsonFlag(fs)
 	if _, err := a.parse(fs, args); err != nil {
 		return err
 	}
-	k.Role = *role
+	k.Role, k.keyQuotas = *role, quotasOf(quotas)
 	if err := checkNewKey(&k); err != nil {
 		return a.usage("%s", err)
 	}
@@ -77,6 +79,16 @@ func runKeyCreate(ctx context.Context, a *app, args []string) error {
 		fmt.Fprintln(a.stdout, secret)
 		return nil
 	})
+}
+
+// quotasOf are the limits that flags name.
+func quotasOf(flags *[domain.Windows]quotaFlag) (q keyQuotas) {
+	for w, into := range [...]*int64{domain.RequestsMinute: &q.RequestsPerMinute, domain.RequestsHour: &q.RequestsPerHour, domain.TokensMinute: &q.TokensPerMinute} {
+		if flags[w].named {
+			*into = *flags[w].most
+		}
+	}
+	return q
 }
 
 func checkNewKey(k *apiKey) error {

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"llm-gateway/domain"
 	"llm-gateway/gateway"
 )
 
@@ -34,6 +35,14 @@ type apiKey struct {
 	Hint      string     `json:"hint"` // the key's beginning and end
 	CreatedAt time.Time  `json:"created_at"`
 	RevokedAt *time.Time `json:"revoked_at"` // null: it is valid
+	keyQuotas
+}
+
+// keyQuotas are a key's own limits, beside its account's; 0 = none.
+type keyQuotas struct {
+	RequestsPerMinute int64 `json:"requests_per_minute"`
+	RequestsPerHour   int64 `json:"requests_per_hour"`
+	TokensPerMinute   int64 `json:"tokens_per_minute"`
 }
 
 // Lookup finds who a key speaks for: nil where there is no such key, or it is revoked.
@@ -42,8 +51,9 @@ func (s keyStore) Lookup(ctx context.Context, hash [sha256.Size]byte) (*gateway.
 	defer cancel()
 	var id [16]byte
 	var out gateway.Identity
-	err := s.pool.QueryRow(ctx, `SELECT id, account, role FROM api_keys WHERE hash = $1 AND revoked_at IS NULL`,
-		hash[:]).Scan(&id, &out.Account, &out.Role)
+	err := s.pool.QueryRow(ctx, `SELECT id, account, role, requests_per_minute, requests_per_hour, tokens_per_minute
+		FROM api_keys WHERE hash = $1 AND revoked_at IS NULL`, hash[:]).Scan(&id, &out.Account, &out.Role,
+		&out.Quotas[domain.RequestsMinute], &out.Quotas[domain.RequestsHour], &out.Quotas[domain.TokensMinute])
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
@@ -55,12 +65,12 @@ func (s keyStore) Lookup(ctx context.Context, hash [sha256.Size]byte) (*gateway.
 func (s keyStore) create(ctx context.Context, k *apiKey, hash [sha256.Size]byte) error {
 	ctx, cancel := context.WithTimeout(ctx, keyTime)
 	defer cancel()
-	return s.pool.QueryRow(ctx, `INSERT INTO api_keys (id, hash, hint, account, name, role)
-		VALUES ($1, $2, $3, $4, $5, $6) RETURNING created_at`,
-		[16]byte(k.ID), hash[:], k.Hint, k.Account, k.Name, k.Role).Scan(&k.CreatedAt)
+	return s.pool.QueryRow(ctx, `INSERT INTO api_keys (id, hash, hint, account, name, role, requests_per_minute, requests_per_hour, tokens_per_minute)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING created_at`,
+		[16]byte(k.ID), hash[:], k.Hint, k.Account, k.Name, k.Role, k.RequestsPerMinute, k.RequestsPerHour, k.TokensPerMinute).Scan(&k.CreatedAt)
 }
 
-const keyColumns = `id, account, name, role, hint, created_at, revoked_at`
+const keyColumns = `id, account, name, role, hint, created_at, revoked_at, requests_per_minute, requests_per_hour, tokens_per_minute`
 
 // list returns the keys of an account, or all of them, the oldest first.
 func (s keyStore) list(ctx context.Context, account string) ([]apiKey, error) {
@@ -94,7 +104,7 @@ func (s keyStore) revoke(ctx context.Context, id uuid.UUID) (k *apiKey, again bo
 func scanKey(row pgx.Row) (apiKey, error) {
 	var k apiKey
 	var id [16]byte
-	err := row.Scan(&id, &k.Account, &k.Name, &k.Role, &k.Hint, &k.CreatedAt, &k.RevokedAt)
+	err := row.Scan(&id, &k.Account, &k.Name, &k.Role, &k.Hint, &k.CreatedAt, &k.RevokedAt, &k.RequestsPerMinute, &k.RequestsPerHour, &k.TokensPerMinute)
 	k.ID, k.CreatedAt = id, k.CreatedAt.UTC()
 	if k.RevokedAt != nil {
 		*k.RevokedAt = k.RevokedAt.UTC()

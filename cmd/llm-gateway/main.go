@@ -49,7 +49,7 @@ func verbs() []verb {
 		serveVerb, demoVerb, checkVerb,
 		migrateVerb,
 		tokenVerb,
-		accountShowVerb, accountCreditVerb, accountDebitVerb, accountFreezeVerb, accountUnfreezeVerb, accountLimitVerb,
+		accountShowVerb, accountCreditVerb, accountDebitVerb, accountFreezeVerb, accountUnfreezeVerb, accountLimitVerb, accountLimitsVerb,
 		statementVerb, reconcileVerb,
 		keyCreateVerb, keyListVerb, keyRevokeVerb,
 		priceListVerb, priceShowVerb, auditVerb, priceDiffVerb, priceSetVerb, priceImportVerb, priceLogVerb,

@@ -66,6 +66,8 @@ type Settings struct {
 	ReservePolicy  string // cap or refuse
 	Degraded       string // deny or spool
 	ModelsFormat   string // openai or array
+
+	Limits Limits
 }
 
 // degradedSpool is the BILLING_DEGRADED that lets requests go on while Postgres is away.

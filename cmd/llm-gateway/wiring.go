@@ -13,6 +13,7 @@ import (
 
 	"llm-gateway/domain"
 	"llm-gateway/gateway"
+	"llm-gateway/gateway/limit"
 	"llm-gateway/gateway/observe"
 	"llm-gateway/ledger"
 	"llm-gateway/ledger/journal"
@@ -33,6 +34,7 @@ type parts struct {
 	ledger   *ledger.Postgres
 	recovery *recovery
 	gateway  *gateway.Gateway
+	limiter  *limit.Limiter
 	*followers
 }
 
@@ -74,6 +76,7 @@ func wire(ctx context.Context, s *Settings, catalog *catalogFile, b backend, m l
 		Tokens: tokens, Catalog: catalog.now, Retry: s.retry(), Owner: owner, Owned: p.recovery.owner.Held, Currency: m.Currency, DefaultBalance: s.DefaultBalance,
 		ReservePolicy: gateway.ReservePolicy(s.ReservePolicy), ModelsArray: s.ModelsFormat == "array",
 		Ready: p.readiness(s), Degraded: p.degraded, Version: version(), Environment: s.Environment, Metrics: metrics, Log: log,
+		Limits: p.limits(s, metrics, log), InFlight: s.Limits.InFlight,
 	})
 	if err == nil {
 		p.recovery.run(ctx, p.gateway.Book, p.ledger, owner, metrics, log)
@@ -116,6 +119,9 @@ func ledgerHooks(metrics *observe.Metrics, log *slog.Logger, feed func([]domain.
 func (p *parts) close() {
 	if p.gateway != nil {
 		p.gateway.Close()
+	}
+	if p.limiter != nil {
+		p.limiter.Close()
 	}
 	if p.recovery != nil {
 		p.recovery.close()

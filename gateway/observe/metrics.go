@@ -26,6 +26,7 @@ type Metrics struct {
 	batchTime  prometheus.Histogram
 	batchRetry prometheus.Counter
 	gate       *prometheus.CounterVec
+	rateLimits *prometheus.CounterVec
 	followers
 	recovery
 }
@@ -59,10 +60,11 @@ func NewMetrics() *Metrics {
 		gate: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gate_verdicts_total",
 			Help: "Model calls at the gate: yes, no (refused), overruled (the cache's no was not the ledger's), unknown, error. All but no went on to the ledger."},
 			[]string{"verdict"}),
-		followers: newFollowers(), recovery: newRecovery(),
+		rateLimits: newRateLimits(),
+		followers:  newFollowers(), recovery: newRecovery(),
 	}
 	m.Registry.MustRegister(m.requests, m.durations, m.errors, m.tokens, m.overages, m.journaled, m.spooled, m.batchSize, m.batchTime,
-		m.batchRetry, m.gate, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		m.batchRetry, m.gate, m.rateLimits, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.Registry.MustRegister(m.followers.all()...)
 	m.Registry.MustRegister(m.recovery.all()...)
 	return m
