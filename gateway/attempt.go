@@ -29,31 +29,65 @@ type Retry struct {
 func (h *hold) attempts(ask func() error) (err error) {
 	k := h.call
 	for _, t := range k.targets {
-		k.target = t
-		if err = h.insistOn(t, ask); err == nil || !passesOn(err) {
-			return err
+		failed := h.insistOn(t, ask)
+		if err == nil || !isOpen(failed) { // what was said by who was called says more
+			err = failed
+		}
+		if failed == nil || !passesOn(failed) {
+			return failed
 		}
 	}
+	if shut := h.g.circuits.shut(k.targets); shut != nil && isOpen(err) {
+		return shut // it knows which of them is the first to be called again
+	}
 	return err
+}
+
+// isOpen says that a target was not called, because its circuit is open.
+func isOpen(err error) bool {
+	failed := new(provider.Error)
+	return errors.As(err, &failed) && failed.Kind == provider.KindOpen
 }
 
 // insistOn calls one target, and again while that may help.
 func (h *hold) insistOn(t *target, ask func() error) error {
 	for n := 0; ; n++ {
-		t.request.Attempt, h.began = n, h.g.now()
-		err := ask()
-		if err == nil {
+		leave, err := h.g.circuits.admit(t)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			h.g.circuits.called(t)
+		}
+		h.call.target, h.leave, t.request.Attempt, h.began = t, leave, n, h.g.now()
+		if err = ask(); err == nil {
 			return nil
 		}
 		h.attempted(err)
+		h.g.circuits.ended(leave, err)
 		pause, again := h.g.retry.after(n, err, keysOf(t.upstream), h.g.now())
-		if !again {
+		if !again || !h.g.affordsRetry(t, err) {
 			return err
 		}
 		if !waits(h.ctx, pause) {
 			return &provider.Error{Kind: provider.KindCanceled, Provider: t.upstream.Name(), Reason: context.Cause(h.ctx).Error()}
 		}
 	}
+}
+
+// affordsRetry says whether the provider's budget of retries allows one. What concerns a key alone is no
+// outage: that is tried with each key whatever the budget.
+func (g *Gateway) affordsRetry(t *target, err error) bool {
+	made := ofKey(err) && keysOf(t.upstream) > 1 || g.circuits.mayRetry(t)
+	g.metrics.Retried(t.upstream.Name(), made)
+	return made
+}
+
+// ofKey says that a call failed for the key that it was made with.
+func ofKey(err error) bool {
+	failed := new(provider.Error)
+	return errors.As(err, &failed) &&
+		(failed.Kind == provider.KindAuth || failed.Status == http.StatusPaymentRequired || failed.Status == http.StatusTooManyRequests)
 }
 
 // keysOf is how many keys a provider has.
@@ -71,8 +105,7 @@ func (r Retry) after(n int, err error, keys int, now time.Time) (time.Duration, 
 	if !errors.As(err, &failed) || n+1 >= r.Attempts {
 		return 0, false
 	}
-	ofKey := failed.Kind == provider.KindAuth || failed.Status == http.StatusPaymentRequired || failed.Status == http.StatusTooManyRequests
-	if ofKey && n+1 < keys {
+	if ofKey(err) && n+1 < keys {
 		return 0, true
 	}
 	if !passes(failed) {
@@ -90,7 +123,7 @@ func (r Retry) after(n int, err error, keys int, now time.Time) (time.Duration, 
 
 // passes says whether a failure may be gone when the same is asked again, and cost nothing: no answer came,
 // or one that says so. An answer that came and broke has been paid for, and a time-out has lasted too long
-// already.
+// already, unless it was for the connection.
 func passes(e *provider.Error) bool {
 	switch e.Kind {
 	case provider.KindUpstream:
@@ -99,6 +132,8 @@ func passes(e *provider.Error) bool {
 		return e.Status == http.StatusRequestTimeout || e.Status == http.StatusTooManyRequests
 	case provider.KindCut: // an error event before anything else
 		return true
+	case provider.KindTimeout:
+		return e.Unreached
 	}
 	return false
 }
@@ -142,6 +177,7 @@ func (h *hold) open(d *delivery) (stream provider.Stream, chunk provider.Chunk, 
 		}
 		chunk, err = d.next(stream)
 		if err == nil || errors.Is(err, io.EOF) || stream.Report().Usage != nil {
+			h.g.circuits.begun(h.leave)
 			return nil
 		}
 		stream.Close() //nolint:errcheck // it has failed

@@ -44,6 +44,7 @@ func (h *hold) complete(c *gin.Context) error {
 	}
 	h.first = h.g.now()
 	h.attempted(nil)
+	h.g.circuits.ended(h.leave, nil)
 	u := h.call.measure(answer.Report, answer.Text)
 	h.kept.add(answer.Body)
 	r, err := h.settle(u, false)
@@ -216,6 +217,11 @@ func (d *delivery) finish(stream provider.Stream, ended error) error {
 	d.flush()
 	whole := errors.Is(ended, io.EOF)
 	report := stream.Report()
+	if whole {
+		h.g.circuits.ended(h.leave, nil)
+	} else {
+		h.g.circuits.ended(h.leave, ended)
+	}
 	if !whole && d.flushed == 0 && report.Usage == nil {
 		h.attempted(ended)
 		if err := h.fail(ended); !d.begun {

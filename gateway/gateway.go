@@ -90,6 +90,7 @@ type Config struct {
 	Tokens         *Tokens
 	Catalog        func() *Catalog // what can be called now
 	Retry          Retry           // the zero value: a failed call is not made again
+	Resilience     Resilience      // the zero value: no circuits, and no budget of retries
 	Owner          uuid.UUID       // this process start
 	Owned          func() bool     // whether its lease is held now; nil = always
 	Currency       string
@@ -116,6 +117,7 @@ type Gateway struct {
 	tokens         *Tokens
 	catalog        func() *Catalog
 	retry          Retry
+	circuits       *circuits
 	owner          uuid.UUID
 	owned          func() bool
 	journal        Journal
@@ -171,7 +173,8 @@ func New(c Config) (*Gateway, error) {
 	g := &Gateway{
 		owned: c.Owned, journal: c.Journal, spool: c.Spool, stopping: stopping, stop: stop,
 		ledger: c.Ledger, facts: c.Facts, projections: c.Projections, keys: newKeyCache(c.Keys, c.Now), tokens: c.Tokens, catalog: c.Catalog, retry: c.Retry,
-		owner: c.Owner, currency: c.Currency,
+		circuits: newCircuits(c.Resilience, c.Now, c.Metrics, c.Log),
+		owner:    c.Owner, currency: c.Currency,
 		defaultBalance: c.DefaultBalance, reservePolicy: c.ReservePolicy, modelsArray: c.ModelsArray, ready: c.Ready, degraded: c.Degraded,
 		version: c.Version, environment: c.Environment, metrics: c.Metrics, log: c.Log, now: c.Now,
 		accounts: newOpenAccounts(), positions: newPositions(), outage: &outage{log: c.Log},

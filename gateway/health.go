@@ -12,6 +12,14 @@ func (g *Gateway) health(c *gin.Context) error {
 	return nil
 }
 
+// circuitBreakers is GET /health/circuit-breakers: which providers and models this process leaves alone, because
+// they failed. Others may know better.
+func (g *Gateway) circuitBreakers(c *gin.Context) error {
+	g.circuits.keep(g.catalog())
+	c.JSON(http.StatusOK, gin.H{"enabled": !g.circuits.off(), "circuit_breakers": g.circuits.view()})
+	return nil
+}
+
 // readiness is GET /ready: whether requests can be served, and if not, why. Where they can be served
 // without something that is away, it names that.
 func (g *Gateway) readiness(c *gin.Context) error {

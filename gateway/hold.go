@@ -75,6 +75,7 @@ type hold struct {
 	tried  []domain.Attempt
 	began  time.Time   // when the present attempt did
 	first  time.Time   // when the provider's first byte came
+	leave  *passage    // of the present attempt; nil = nothing was called
 	kept   *transcript // nil: the answer is not kept
 	ended  bool        // settled, released, or given up on
 }
@@ -119,7 +120,11 @@ func (h *hold) end() {
 	if !h.ended {
 		h.release(domain.RefundInternalError)
 	}
+	h.g.circuits.ended(h.leave, errNoEnd)
 }
+
+// errNoEnd is what a circuit is told of a call whose end it was not told: nothing.
+var errNoEnd = errors.New("the call did not come to its end")
 
 // decided says that the ledger has answered for good: asking again would get the same.
 func decided(err error) bool {

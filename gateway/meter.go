@@ -64,6 +64,9 @@ func (g *Gateway) serve(c *gin.Context, a *asking) error {
 	}
 	record := recordOf(c)
 	record.model = k.model.Name
+	if err := g.refuseUncallable(k); err != nil {
+		return err
+	}
 	if err := g.refuseEarly(c.Request.Context(), k, admitted); err != nil {
 		return err
 	}
@@ -82,6 +85,19 @@ func (g *Gateway) serve(c *gin.Context, a *asking) error {
 		return h.stream(c)
 	}
 	return h.complete(c)
+}
+
+// refuseUncallable refuses a call that nobody can be sent now, before any money moves. A request with an
+// Idempotency-Key may be a repeat, which is answered from what is kept: the ledger is to say.
+func (g *Gateway) refuseUncallable(k *call) error {
+	g.circuits.keep(g.catalog())
+	if k.key != "" {
+		return nil
+	}
+	if err := g.circuits.shut(k.targets); err != nil {
+		return providerError(k.upstream.Name(), err)
+	}
+	return nil
 }
 
 // reserve sets aside the most that the call can cost: in the ledger, or where that is away and the

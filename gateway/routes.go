@@ -57,6 +57,7 @@ var routes = []route{
 	{Route{"GET", "/admin/accounts/{id}/statements/{month}"}, admins, func(g *Gateway) handler { return g.adminStatement }, nil},
 	{Route{"GET", "/admin/stats"}, admins, func(g *Gateway) handler { return g.adminStats }, nil},
 	{Route{"GET", "/health"}, everybody, func(g *Gateway) handler { return g.health }, nil},
+	{Route{"GET", "/health/circuit-breakers"}, everybody, func(g *Gateway) handler { return g.circuitBreakers }, nil},
 	{Route{"GET", "/ready"}, everybody, func(g *Gateway) handler { return g.readiness }, nil},
 	{Route{"GET", "/metrics"}, everybody, func(g *Gateway) handler { return g.prometheus }, nil},
 }

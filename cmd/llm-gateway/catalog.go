@@ -68,7 +68,7 @@ func (c *catalogFile) read() (*gateway.Catalog, error) {
 		catalog.Providers[simulated.Name()] = simulated
 	}
 	for _, u := range configured(s, file) {
-		if catalog.Providers[u.Name], err = providerOf(&u); err != nil {
+		if catalog.Providers[u.Name], err = providerOf(s, &u); err != nil {
 			return nil, fmt.Errorf("the provider %s: %w", u.Name, err)
 		}
 		catalog.Routing.Weights[u.Name] = u.Weight
@@ -94,9 +94,9 @@ var missing = map[string]string{
 }
 
 // providerOf is an upstream with all its keys.
-func providerOf(u *upstreams.Upstream) (provider.Provider, error) {
-	config := provider.Config{Name: u.Name, BaseURL: u.BaseURL, APIVersion: u.APIVersion, Header: u.Headers, Compatible: !upstreams.Builtin(u.Name),
-		ConnectTimeout: u.Connect, HeaderTimeout: u.FirstByte, IdleTimeout: u.Idle}
+func providerOf(s *Settings, u *upstreams.Upstream) (provider.Provider, error) {
+	config := provider.Config{Name: u.Name, BaseURL: u.BaseURL, APIVersion: u.APIVersion, Header: u.Headers, Compatible: !upstreams.Builtin(u.Name)}
+	s.waits(u, &config)
 	if u.OutputLimit != upstreams.LimitAsIs {
 		config.OutputLimit = u.OutputLimit
 	}

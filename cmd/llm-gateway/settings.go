@@ -56,6 +56,7 @@ type Settings struct {
 	RetryAttempts                      int
 	RetryBaseDelay, RetryMaxDelay      time.Duration
 	Simulated                          bool // SIMULATED_PROVIDER, with auto decided
+	resilience                              // settingsresilience.go
 
 	Upstreams string // the path of a file of upstreams; "" = none
 

@@ -73,7 +73,7 @@ func wire(ctx context.Context, s *Settings, catalog *catalogFile, b backend, m l
 	p.gateway, err = gateway.New(gateway.Config{
 		Ledger: withKillLedger(p.ledger), Facts: p.ledger, Projections: projections.NewReader(p.ledger.Pool(), m), Balances: p.balances,
 		Journal: withKillJournal(p.journal), Spool: p.spool(s), Keys: keyStore{p.ledger.Pool()},
-		Tokens: tokens, Catalog: catalog.now, Retry: s.retry(), Owner: owner, Owned: p.recovery.owner.Held, Currency: m.Currency, DefaultBalance: s.DefaultBalance,
+		Tokens: tokens, Catalog: catalog.now, Retry: s.retry(), Resilience: s.failing(), Owner: owner, Owned: p.recovery.owner.Held, Currency: m.Currency, DefaultBalance: s.DefaultBalance,
 		ReservePolicy: gateway.ReservePolicy(s.ReservePolicy), ModelsArray: s.ModelsFormat == "array",
 		Ready: p.readiness(s), Degraded: p.degraded, Version: version(), Environment: s.Environment, Metrics: metrics, Log: log,
 		Limits: p.limits(s, metrics, log), InFlight: s.Limits.InFlight,

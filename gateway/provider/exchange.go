@@ -3,6 +3,7 @@ package provider
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -28,6 +29,8 @@ const (
 	HeaderTimeout = 10 * time.Minute
 	// IdleTimeout bounds the time that a body may bring nothing, not even a keep-alive comment.
 	IdleTimeout = 2 * time.Minute
+	// TotalTimeout bounds a call from its beginning to its end, the client's slowness included.
+	TotalTimeout = 30 * time.Minute
 	// MaxAnswerBytes bounds a whole answer, unpacked.
 	MaxAnswerBytes = 64 << 20
 
@@ -75,6 +78,7 @@ type Config struct {
 	ConnectTimeout time.Duration
 	HeaderTimeout  time.Duration
 	IdleTimeout    time.Duration
+	TotalTimeout   time.Duration
 }
 
 // upstream is the HTTP side of a provider. It follows no redirects and retries nothing: a call that may
@@ -87,6 +91,7 @@ type upstream struct {
 	transport     http.RoundTripper
 	headerTimeout time.Duration
 	idleTimeout   time.Duration
+	totalTimeout  time.Duration
 	// errorBody reads an error's body: OpenAI's shape of it, or nil where it is none.
 	errorBody func(body []byte) []byte
 	// retryDelay reads from an error's body in how many seconds to come again; nil where only the header
@@ -105,7 +110,8 @@ func newUpstream(c Config, name, keyHeader, scheme string) (*upstream, error) {
 		return nil, errors.New("the upstream's API key contains blanks or control characters")
 	}
 	u := &upstream{name: c.Name, base: base, header: make(http.Header, 8), secret: c.APIKey, transport: c.Transport,
-		headerTimeout: orDefault(c.HeaderTimeout, HeaderTimeout), idleTimeout: orDefault(c.IdleTimeout, IdleTimeout)}
+		headerTimeout: orDefault(c.HeaderTimeout, HeaderTimeout), idleTimeout: orDefault(c.IdleTimeout, IdleTimeout),
+		totalTimeout: orDefault(c.TotalTimeout, TotalTimeout)}
 	if u.name == "" {
 		u.name = name
 	}
@@ -182,6 +188,7 @@ type call struct {
 	ctx      context.Context // the exchange's: parent, or the timer's end
 	cancel   context.CancelCauseFunc
 	timer    *time.Timer
+	deadline time.Time // of all of it
 	response *http.Response
 }
 
@@ -204,9 +211,9 @@ func (p *upstream) open(ctx context.Context, m message) (*call, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, canceled(p.name, err)
 	}
-	c := &call{of: p, parent: ctx}
+	c := &call{of: p, parent: ctx, deadline: time.Now().Add(p.totalTimeout)}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
-	c.timer = time.AfterFunc(p.headerTimeout, func() { c.cancel(errExpired) })
+	c.timer = time.AfterFunc(min(p.headerTimeout, p.totalTimeout), func() { c.cancel(errExpired) })
 	response, err := p.transport.RoundTrip(p.request(c.ctx, m)) //nolint:bodyclose // the call owns it
 	c.timer.Stop()
 	if err != nil {
@@ -277,10 +284,15 @@ func (p *upstream) request(ctx context.Context, m message) *http.Request {
 		Body: first, GetBody: body, ContentLength: int64(len(m.body))}).WithContext(ctx)
 }
 
-// Read reads the response's body and expires when it brings nothing for the idle timeout. Only the
-// waiting is timed: a client that reads slowly is no stalled upstream.
+// Read reads the response's body and expires when it brings nothing for the idle timeout, of which only
+// the waiting is timed: a client that reads slowly is no stalled upstream. It expires at the deadline, too.
 func (c *call) Read(b []byte) (int, error) {
-	c.timer.Reset(c.of.idleTimeout)
+	left := time.Until(c.deadline)
+	if left <= 0 {
+		c.cancel(errExpired)
+		return 0, errExpired
+	}
+	c.timer.Reset(min(c.of.idleTimeout, left))
 	n, err := c.response.Body.Read(b)
 	c.timer.Stop()
 	return n, err
@@ -372,10 +384,37 @@ func (c *call) failure(err error, kind Kind) *Error {
 		e.Status = c.response.StatusCode
 	}
 	var network net.Error
-	if context.Cause(c.ctx) == errExpired || (errors.As(err, &network) && network.Timeout()) {
+	expired := context.Cause(c.ctx) == errExpired
+	if expired || (errors.As(err, &network) && network.Timeout()) {
 		e.Kind, e.Reason = KindTimeout, "nothing came in time"
 	}
+	if c.response == nil && !expired && unreached(err) {
+		e.Unreached = true
+		if e.Kind == KindTimeout {
+			e.Reason = "no connection came about in time"
+		}
+	}
 	return e
+}
+
+// unreached says that a transport's error came before there was a connection: what happens on one is a read
+// or a write, or an end.
+func unreached(err error) bool {
+	var (
+		op          *net.OpError
+		dns         *net.DNSError
+		certificate *tls.CertificateVerificationError
+		record      tls.RecordHeaderError
+		alert       tls.AlertError
+		network     net.Error
+	)
+	switch {
+	case errors.As(err, &dns), errors.As(err, &certificate), errors.As(err, &record), errors.As(err, &alert):
+		return true
+	case errors.As(err, &op):
+		return op.Op == "dial" || op.Op == "proxyconnect"
+	}
+	return errors.As(err, &network) && network.Timeout() // of the TLS handshake
 }
 
 // reason names a transport's error in words that have no addresses in them.

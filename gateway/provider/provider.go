@@ -162,6 +162,8 @@ const (
 	KindCut Kind = "cut"
 	// KindCanceled: the caller's context ended.
 	KindCanceled Kind = "canceled"
+	// KindOpen: the provider was not called, because it has failed too often. RetryAfter says when it may be.
+	KindOpen Kind = "circuit_open"
 )
 
 // Error is every failure of a provider. Its text is made of this package's own words and the
@@ -173,6 +175,7 @@ type Error struct {
 	Body       []byte // the provider's error in OpenAI's shape, at most 64 KiB, or nil
 	Native     []byte // the same in the provider's own, where that is another; or nil
 	RetryAfter string // the Retry-After header, or ""
+	Unreached  bool   // no connection came about, so that nothing was asked
 	Reason     string // in this package's words
 	cause      error  // of KindCanceled: the context's error
 }

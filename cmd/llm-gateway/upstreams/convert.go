@@ -11,7 +11,6 @@ import (
 
 	"llm-gateway/cmd/llm-gateway/pricebook"
 	"llm-gateway/domain"
-	"llm-gateway/gateway/provider"
 )
 
 // builtin are the types of the providers that the gateway has without a file, by their names.
@@ -220,14 +219,13 @@ func (u *upstreamForm) timeouts(out *Upstream) error {
 	for _, t := range []struct {
 		field string
 		given pricebook.Scalar
-		def   time.Duration
 		into  *time.Duration
 	}{
-		{"connect", u.Timeouts.Connect, provider.ConnectTimeout, &out.Connect},
-		{"first_byte", u.Timeouts.FirstByte, provider.HeaderTimeout, &out.FirstByte},
-		{"idle", u.Timeouts.Idle, provider.IdleTimeout, &out.Idle},
+		{"connect", u.Timeouts.Connect, &out.Connect},
+		{"first_byte", u.Timeouts.FirstByte, &out.FirstByte},
+		{"idle", u.Timeouts.Idle, &out.Idle},
+		{"total", u.Timeouts.Total, &out.Total},
 	} {
-		*t.into = t.def
 		if t.given.Line == 0 {
 			continue
 		}

@@ -53,6 +53,7 @@ type timeoutsForm struct {
 	Connect   pricebook.Scalar `yaml:"connect"`
 	FirstByte pricebook.Scalar `yaml:"first_byte"`
 	Idle      pricebook.Scalar `yaml:"idle"`
+	Total     pricebook.Scalar `yaml:"total"`
 }
 
 // modelForm is a model of the price book's form, or in short with the prices of its only version.

@@ -72,11 +72,10 @@ type Upstream struct {
 	// others failed.
 	Weight  int
 	Headers http.Header // sent along; never credentials
-	Connect time.Duration
-	// FirstByte bounds the time from the call to the answer's headers, Idle that in which a body brings
-	// nothing.
-	FirstByte, Idle time.Duration
-	Models          []domain.Model // with prices as listed, which is how domain.NewPriceBook takes them; none: a built-in provider's, as the price book has them
+	// Connect bounds the way to a connection, FirstByte the time from the call to the answer's headers, Idle that
+	// in which a body brings nothing, Total that of the whole call. 0: what the settings say.
+	Connect, FirstByte, Idle, Total time.Duration
+	Models                          []domain.Model // with prices as listed, which is how domain.NewPriceBook takes them; none: a built-in provider's, as the price book has them
 }
 
 // Key is one of an upstream's credentials; Weight is as of Upstream.

@@ -129,8 +129,8 @@ func dump(f *File) (lines []string) {
 		for _, k := range u.Keys {
 			keys = append(keys, fmt.Sprintf("%s:%d", string(k.Secret), k.Weight))
 		}
-		line := fmt.Sprintf("%s %s %s limit=%s weight=%d keys=%v connect=%s first_byte=%s idle=%s", u.Name, u.Type, or(u.BaseURL, "-"), u.OutputLimit,
-			u.Weight, keys, u.Connect, u.FirstByte, u.Idle)
+		line := fmt.Sprintf("%s %s %s limit=%s weight=%d keys=%v connect=%s first_byte=%s idle=%s total=%s", u.Name, u.Type, or(u.BaseURL, "-"), u.OutputLimit,
+			u.Weight, keys, u.Connect, u.FirstByte, u.Idle, u.Total)
 		if u.APIVersion != "" {
 			line += " version=" + u.APIVersion
 		}
