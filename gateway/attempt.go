@@ -51,10 +51,14 @@ func isOpen(err error) bool {
 
 // insistOn calls one target, and again while that may help.
 func (h *hold) insistOn(t *target, ask func() error) error {
+	var err error
 	for n := 0; ; n++ {
-		leave, err := h.g.circuits.admit(t)
-		if err != nil {
-			return err
+		leave, shut := h.g.circuits.admit(t)
+		if shut != nil {
+			if err == nil {
+				err = shut
+			}
+			return err // of an attempt, if there was one: what the provider said says more
 		}
 		if n == 0 {
 			h.g.circuits.called(t)
@@ -66,7 +70,7 @@ func (h *hold) insistOn(t *target, ask func() error) error {
 		h.attempted(err)
 		h.g.circuits.ended(leave, err)
 		pause, again := h.g.retry.after(n, err, keysOf(t.upstream), h.g.now())
-		if !again || !h.g.affordsRetry(t, err) {
+		if !again || h.g.circuits.shut([]*target{t}) != nil || !h.g.affordsRetry(t, n, err) {
 			return err
 		}
 		if !waits(h.ctx, pause) {
@@ -75,10 +79,10 @@ func (h *hold) insistOn(t *target, ask func() error) error {
 	}
 }
 
-// affordsRetry says whether the provider's budget of retries allows one. What concerns a key alone is no
-// outage: that is tried with each key whatever the budget.
-func (g *Gateway) affordsRetry(t *target, err error) bool {
-	made := ofKey(err) && keysOf(t.upstream) > 1 || g.circuits.mayRetry(t)
+// affordsRetry says whether the provider's budget of retries allows one after the n-th call. What concerns a key
+// alone is no outage: that is tried with each key whatever the budget.
+func (g *Gateway) affordsRetry(t *target, n int, err error) bool {
+	made := ofKey(err) && n+1 < keysOf(t.upstream) || g.circuits.mayRetry(t)
 	g.metrics.Retried(t.upstream.Name(), made)
 	return made
 }

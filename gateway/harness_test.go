@@ -40,6 +40,7 @@ type options struct {
 	missing   map[string]string
 	routing   gateway.Routing
 	retry     gateway.Retry
+	failing   gateway.Resilience
 	book      *domain.PriceBook                   // nil = the built-in one
 	sell      *domain.SellBook                    // nil = sold at cost
 	wrap      func(gateway.Ledger) gateway.Ledger // between the gateway and its ledger
@@ -164,7 +165,7 @@ func (e *env) makeGateway() *gateway.Gateway {
 		Ledger: appends, Facts: facts, Projections: views, Balances: o.balances, Journal: o.journal, Spool: o.spool, Owned: o.owned, Keys: o.keys, Tokens: e.tokens,
 		Catalog: func() *gateway.Catalog {
 			return &gateway.Catalog{Prices: e.book, Sell: o.sell, Providers: o.providers, Missing: o.missing, Routing: o.routing}
-		}, Retry: o.retry,
+		}, Retry: o.retry, Resilience: o.failing,
 		Owner: uuid.New(), Currency: "USD", DefaultBalance: domain.MustAmount(o.balance), ReservePolicy: o.policy,
 		ModelsArray: o.array, Ready: o.ready, Degraded: o.degraded, Version: "test", Environment: "development",
 		Metrics: observe.NewMetrics(), Log: slog.New(slog.NewJSONHandler(e.logs, nil)), Now: o.now,

@@ -24,6 +24,7 @@ type house struct {
 	name string
 
 	called chan struct{} // gets one for a call, if there is room
+	wait   chan struct{} // a whole answer waits until it is closed; nil = it does not
 
 	mu    sync.Mutex
 	fails []*provider.Error // of the next calls, in order; nil = it answers
@@ -56,6 +57,9 @@ func (h *house) next(r provider.Request) error {
 func (h *house) Complete(ctx context.Context, r provider.Request) (*provider.Completion, error) {
 	if err := h.next(r); err != nil {
 		return nil, err
+	}
+	if h.wait != nil {
+		<-h.wait
 	}
 	return provider.NewSimulated().Complete(ctx, r)
 }

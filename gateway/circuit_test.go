@@ -1,0 +1,317 @@
+package gateway_test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tidwall/gjson"
+
+	"llm-gateway/domain"
+	"llm-gateway/gateway"
+	"llm-gateway/gateway/provider"
+)
+
+func (w *town) circuits() string         { return circuitsOf(w.get("", "/health/circuit-breakers").body) }
+func circuitIn(body, name string) string { return gjson.Get(body, name).String() }
+
+// circuitsOf are those that are not closed, or have failures, as name=state/failures/error.
+func circuitsOf(body string) string {
+	var out []string
+	for _, c := range gjson.Get(body, "circuit_breakers").Array() {
+		name := strings.TrimSuffix(c.Get("provider").Str+"/"+c.Get("model").Str, "/")
+		if c.Get("state").Str != "closed" || c.Get("failures").Int() != 0 {
+			out = append(out, fmt.Sprintf("%s=%s/%d/%s", name, c.Get("state").Str, c.Get("failures").Int(), c.Get("last_error").Str))
+		}
+	}
+	return strings.Join(out, " ")
+}
+
+// breakable is a town whose circuits open at the third failure, for a minute.
+func breakable(t *testing.T, o options) (*town, *clock) {
+	t.Helper()
+	c := &clock{at: time.Now()}
+	o.now = c.now
+	o.failing.Circuits = domain.CircuitRules{Failures: 3, Recovery: time.Minute}
+	return newTown(t, o), c
+}
+
+// fail lets the next calls of a house fail.
+func (w *town) fail(house string, fails ...*provider.Error) {
+	h := w.houses[house]
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.fails = slices.Clone(fails)
+}
+
+// three are three failures alike.
+func three(e provider.Error) (out []*provider.Error) {
+	for range 3 {
+		one := e
+		out = append(out, &one)
+	}
+	return out
+}
+
+// TestCircuitOfAModel: a model that fails three times is not called for a minute; its provider's other models
+// are. Nothing reaches the ledger meanwhile. Then one call decides.
+func TestCircuitOfAModel(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{chatPath, streamPath} {
+		w, c := breakable(t, options{})
+		w.fail("a", three(*down(500))...)
+		ask := func(model string, want int) answer {
+			a := w.post("bert", path, chatBody(model, "hello", ""))
+			if a.status != want {
+				t.Errorf("%s: %s: %d %s", path, model, a.status, a.body)
+			}
+			return a
+		}
+		for range 3 {
+			ask("k-a", 502)
+		}
+		asked := len(w.asked.reserved("bert"))
+		c.pass(20*time.Second + time.Nanosecond)
+		shut := ask("k-a", 503)
+		checkError(t, "open", shut, 503, "service_unavailable", "circuit_open")
+		if got := shut.header.Get("Retry-After"); got != "40" {
+			t.Errorf("retry after %s", got)
+		}
+		if calls, now := w.calls("a"), len(w.asked.reserved("bert")); calls != 3 || now != asked {
+			t.Errorf("%d calls, %d reserves of %d", calls, now, asked)
+		}
+		ask("a/m", 200)
+		if got := w.circuits(); got != "a/k-a=open/3/500" {
+			t.Error(got)
+		}
+		c.pass(40 * time.Second)
+		if got := w.circuits(); got != "a/k-a=half_open/3/500" {
+			t.Error(got)
+		}
+		w.fail("a", down(503))
+		ask("k-a", 502)
+		ask("k-a", 503)
+		c.pass(time.Minute)
+		ask("k-a", 200)
+		ask("k-a", 200)
+		if got := w.circuits(); got != "" {
+			t.Error(got)
+		}
+		if n := strings.Count(w.logs.String(), `"a circuit is `); n != 5 { // open, half open, open, half open, closed
+			t.Errorf("%d changes were logged:\n%s", n, w.logs)
+		}
+	}
+}
+
+// TestCircuitOfAProvider: one that is not reached is not called for any of its models, and others serve what
+// they have in common, without an attempt at it.
+func TestCircuitOfAProvider(t *testing.T) {
+	t.Parallel()
+	w, _ := breakable(t, options{routing: gateway.Routing{Weights: onlyA, Fallbacks: map[string][]string{"k-b": {"k-a"}}}})
+	w.fail("a", three(provider.Error{Kind: provider.KindUpstream, Unreached: true})...)
+	for _, model := range []string{"k-a", "a/m", "k-a"} {
+		if a := w.chat("carl", chatBody(model, "hello", "")); a.status != 502 {
+			t.Errorf("%s: %d", model, a.status)
+		}
+	}
+	if got := w.circuits(); got != "a=open/3/unreached" {
+		t.Error(got)
+	}
+	for _, model := range []string{"k-a", "a/m"} {
+		checkError(t, model, w.chat("carl", chatBody(model, "hello", "")), 503, "service_unavailable", "circuit_open")
+	}
+	a := w.chat("carl", chatBody("m", "hello", ""))
+	if l := w.life("carl", a.id()); a.status != 200 || attemptsOf(l) != "b/m:200" {
+		t.Errorf("%d %s", a.status, attemptsOf(l))
+	}
+	w.fail("b", down(500))
+	if a := w.chat("carl", chatBody("k-b", "hello", "")); a.status != 502 { // what b said, not that a was left out
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+// TestCircuitOpensMeanwhile: it opens between the attempts of one request. That one is told what the provider
+// said, and gets everything back.
+func TestCircuitOpensMeanwhile(t *testing.T) {
+	t.Parallel()
+	w, _ := breakable(t, options{retry: gateway.Retry{Attempts: 9}})
+	w.fail("a", slices.Repeat(three(*down(500)), 3)...)
+	a := w.chat("dora", chatBody("k-a", "hello", ""))
+	if l := w.life("dora", a.id()); a.status != 502 || w.calls("a") != 3 || l.String() != "reserve refund(provider_error)" {
+		t.Errorf("%d after %d calls: %s", a.status, w.calls("a"), l)
+	}
+}
+
+// TestCircuitAndKey: a request with a key goes to the ledger, which may have its answer; if it has none, it is
+// refunded.
+func TestCircuitAndKey(t *testing.T) {
+	t.Parallel()
+	w, _ := breakable(t, options{})
+	first := w.ask("emil", "one", chatPath, chatBody("k-a", "hello", ""))
+	w.fail("a", three(*down(500))...)
+	for range 3 {
+		w.chat("emil", chatBody("k-a", "hello", ""))
+	}
+	if again := w.ask("emil", "one", chatPath, chatBody("k-a", "hello", "")); again.status != 200 || again.body != first.body {
+		t.Errorf("the repeat: %d %s", again.status, again.body)
+	}
+	for range 2 { // its key is free again
+		other := w.ask("emil", "two", chatPath, chatBody("k-a", "hello", ""))
+		checkError(t, "another", other, 503, "service_unavailable", "circuit_open")
+		if l := w.life("emil", other.id()); l.String() != "reserve refund(provider_error)" || other.header.Get("Retry-After") != "60" {
+			t.Errorf("%s, retry after %s", l, other.header.Get("Retry-After"))
+		}
+	}
+}
+
+// TestWhatOpensNoCircuit: what says nothing of the provider, or that it is well.
+func TestWhatOpensNoCircuit(t *testing.T) {
+	t.Parallel()
+	for name, failed := range map[string]provider.Error{
+		"a wrong request":   *down(400),
+		"an unknown model":  *down(404),
+		"too many requests": *down(429),
+		"no credit":         *down(402),
+		"a refused key":     {Kind: provider.KindAuth, Status: 401},
+		"the client left":   {Kind: provider.KindCanceled},
+	} {
+		w, _ := breakable(t, options{})
+		w.fail("a", slices.Repeat(three(failed), 3)...)
+		for range 9 {
+			w.chat("fips", chatBody("k-a", "hello", ""))
+		}
+		if got := w.circuits(); got != "" || w.calls("a") != 9 {
+			t.Errorf("%s: %s after %d calls", name, got, w.calls("a"))
+		}
+	}
+	for name, failed := range map[string]provider.Error{
+		"502 timeout":   {Kind: provider.KindTimeout},
+		"503 overload":  *down(529),
+		"504 broken":    {Kind: provider.KindUpstream, Status: 200},
+		"505 reset":     {Kind: provider.KindUpstream},
+		"506 cut first": {Kind: provider.KindCut, Status: 200},
+	} {
+		w, _ := breakable(t, options{})
+		w.fail("a", three(failed)...)
+		for range 3 {
+			w.post("fips", streamPath, chatBody("k-a", "hello", ""))
+		}
+		if got := w.circuits(); !strings.HasPrefix(got, "a/k-a=open/3/") {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
+// TestCutStreamsOpenACircuit: a stream that begins well and breaks off has failed, and what it delivered is charged.
+func TestCutStreamsOpenACircuit(t *testing.T) {
+	t.Parallel()
+	c := &clock{at: time.Now()}
+	e := start(t, options{now: c.now, failing: gateway.Resilience{Circuits: domain.CircuitRules{Failures: 3, Recovery: time.Minute}}})
+	for range 3 {
+		a := e.post("gesa", streamPath, chatBody("sim-small", "sim:cut=3", ""))
+		if l := e.life("gesa", a.id()); l.commit == nil {
+			t.Errorf("%s: %s", a.body, l)
+		}
+	}
+	checkError(t, "cut", e.chat("gesa", chatBody("sim-small", "hello", "")), 503, "service_unavailable", "circuit_open")
+	c.pass(time.Minute)
+	if a := e.post("gesa", streamPath, chatBody("sim-small", "sim:cut=3", "")); a.status != 200 { // the probe
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	checkError(t, "cut again", e.chat("gesa", chatBody("sim-small", "hello", "")), 503, "service_unavailable", "circuit_open")
+}
+
+// TestOneProbe: of many at once, one is let through while it has not been answered.
+func TestOneProbe(t *testing.T) {
+	t.Parallel()
+	w, c := breakable(t, options{})
+	w.fail("a", three(*down(500))...)
+	for range 3 {
+		w.chat("hans", chatBody("k-a", "hello", ""))
+	}
+	c.pass(time.Minute)
+	const many = 20
+	var open, passed atomic.Int64
+	var all sync.WaitGroup
+	hung := make(chan struct{})
+	w.houses["a"].wait = hung
+	for range many {
+		all.Go(func() {
+			a := w.chat("hans", chatBody("k-a", "hello", ""))
+			switch {
+			case a.status == 200:
+				passed.Add(1)
+			case a.code() == "circuit_open" && a.header.Get("Retry-After") == "2":
+				if open.Add(1) == many-1 {
+					close(hung) // all others have been refused
+				}
+			default:
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		})
+	}
+	all.Wait()
+	if passed.Load() != 1 || open.Load() != many-1 || w.calls("a") != 4 {
+		t.Errorf("%d passed, %d were refused, %d calls", passed.Load(), open.Load(), w.calls("a"))
+	}
+	if got := w.circuits(); got != "" {
+		t.Error(got)
+	}
+}
+
+// TestRetriesHaveABudget: in an outage each provider gets its calls, and few more.
+func TestRetriesHaveABudget(t *testing.T) {
+	t.Parallel()
+	c := &clock{at: time.Now()}
+	w := newTown(t, options{now: c.now, retry: gateway.Retry{Attempts: 3}, failing: gateway.Resilience{RetryPercent: 20}})
+	w.fail("a", slices.Repeat(three(*down(500)), 100)...)
+	for range 50 {
+		if a := w.chat("ines", chatBody("k-a", "hello", "")); a.status != 502 {
+			t.Fatal(a.body)
+		}
+	}
+	if n := w.calls("a"); n != 50+10+50/5 {
+		t.Errorf("%d calls for 50 requests", n)
+	}
+	w.fail("a")
+	c.pass(time.Minute)
+	w.fail("a", down(500))
+	if a := w.chat("ines", chatBody("k-a", "hello", "")); a.status != 200 {
+		t.Errorf("later: %d %s", a.status, a.body)
+	}
+	metrics := w.get("", "/metrics").body
+	for _, want := range []string{`llm_provider_retries_total{provider="a",result="made"} 21`, `llm_provider_retries_total{provider="a",result="spared"}`} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("no %s", want)
+		}
+	}
+}
+
+// TestCircuitsAreShown: to everybody, with times, and in the metrics.
+func TestCircuitsAreShown(t *testing.T) {
+	t.Parallel()
+	w, c := breakable(t, options{})
+	w.fail("a", three(*down(500))...)
+	for range 3 {
+		w.chat("jana", chatBody("k-a", "hello", ""))
+	}
+	body := w.get("", "/health/circuit-breakers").body
+	opened, retry := circuitIn(body, "circuit_breakers.1.opened_at"), circuitIn(body, "circuit_breakers.1.retry_at")
+	if opened != c.now().UTC().Format(time.RFC3339Nano) || retry != c.now().Add(time.Minute).UTC().Format(time.RFC3339Nano) {
+		t.Errorf("%s, %s: %s", opened, retry, body)
+	}
+	if n := gjson.Get(body, "circuit_breakers.#").Int(); n != 4 || circuitIn(body, "enabled") != "true" { // a, a/k-a, b, c
+		t.Errorf("%d: %s", n, body)
+	}
+	if metrics := w.get("", "/metrics").body; !strings.Contains(metrics, `llm_provider_circuit_state{model="k-a",provider="a"} 2`) {
+		t.Error("the metric does not say it")
+	}
+	if none := newTown(t, options{}).get("", "/health/circuit-breakers"); none.status != http.StatusOK || circuitIn(none.body, "enabled") != "false" {
+		t.Errorf("%d %s", none.status, none.body)
+	}
+}
