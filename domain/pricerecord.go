@@ -111,7 +111,7 @@ type Versions map[string]Dated
 // CostVersions are all versions of a price book.
 func CostVersions(b *PriceBook) Versions {
 	out := Versions{}
-	for id, v := range VersionsOf(b) {
+	for id, v := range VersionsOf(b, nil) {
 		out[id] = Dated{v.Provider + "/" + v.Model, v.From}
 	}
 	return out

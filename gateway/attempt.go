@@ -202,4 +202,31 @@ func (h *hold) attempted(err error) {
 		a.Status, a.Error = failed.Status, string(failed.Kind)
 	}
 	h.tried = append(h.tried, a)
+	if word, counts := ofProvider(err); counts {
+		h.g.traffic.Add(a.Provider, word, h.g.now().Sub(h.began))
+	}
+}
+
+// ofProvider says how a call failed in a word, "" = it did not, and whether it says anything of the provider:
+// a client that went away, and a request that is refused for what it asks, do not.
+func ofProvider(err error) (word string, counts bool) {
+	failed := new(provider.Error)
+	if !errors.As(err, &failed) {
+		return "", err == nil
+	}
+	switch failed.Kind {
+	case provider.KindCanceled:
+		return "", false
+	case provider.KindRejected:
+		switch failed.Status {
+		case http.StatusPaymentRequired, http.StatusRequestTimeout, http.StatusTooManyRequests:
+			return "rejected " + strconv.Itoa(failed.Status), true
+		}
+		return "", true // it is there, and says no
+	case provider.KindUpstream:
+		if failed.Status >= http.StatusInternalServerError {
+			return "upstream " + strconv.Itoa(failed.Status), true
+		}
+	}
+	return string(failed.Kind), true
 }

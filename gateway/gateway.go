@@ -34,6 +34,7 @@ import (
 	"github.com/google/uuid"
 
 	"llm-gateway/domain"
+	"llm-gateway/gateway/health"
 	"llm-gateway/gateway/observe"
 )
 
@@ -99,6 +100,10 @@ type Config struct {
 	ModelsArray    bool                               // MODELS_FORMAT=array
 	Ready          func(ctx context.Context) error    // nil = ready to serve
 	Degraded       func(ctx context.Context) []string // what is away that a ready gateway can do without; nil = nothing
+	Health         Health                             // nil = nothing is checked
+	HealthPublic   bool                               // HEALTH_DETAILS=public
+	Traffic        *health.Traffic                    // is told how the providers' calls went; nil = nobody is
+	Unbilled       bool                               // BILLING_ENABLED=false: the Ledger is an Unbilled one, and every answer says so
 	Version        string
 	Environment    string
 	Metrics        *observe.Metrics
@@ -128,6 +133,10 @@ type Gateway struct {
 	modelsArray    bool
 	ready          func(ctx context.Context) error
 	degraded       func(ctx context.Context) []string
+	checks         Health
+	healthPublic   bool
+	traffic        *health.Traffic
+	unbilled       bool
 	version        string
 	environment    string
 	metrics        *observe.Metrics
@@ -166,6 +175,9 @@ func New(c Config) (*Gateway, error) {
 	if c.Degraded == nil {
 		c.Degraded = func(context.Context) []string { return nil }
 	}
+	if c.Traffic == nil {
+		c.Traffic = health.NewTraffic(c.Now)
+	}
 	if c.Owned == nil {
 		c.Owned = func() bool { return true }
 	}
@@ -176,6 +188,7 @@ func New(c Config) (*Gateway, error) {
 		circuits: newCircuits(c.Resilience, c.Now, c.Metrics, c.Log),
 		owner:    c.Owner, currency: c.Currency,
 		defaultBalance: c.DefaultBalance, reservePolicy: c.ReservePolicy, modelsArray: c.ModelsArray, ready: c.Ready, degraded: c.Degraded,
+		checks: c.Health, healthPublic: c.HealthPublic, traffic: c.Traffic, unbilled: c.Unbilled,
 		version: c.Version, environment: c.Environment, metrics: c.Metrics, log: c.Log, now: c.Now,
 		accounts: newOpenAccounts(), positions: newPositions(), outage: &outage{log: c.Log},
 		statements: make(chan struct{}, statementsAtOnce),

@@ -14,8 +14,9 @@ type Route struct{ Method, Path string }
 type access int
 
 const (
-	users  access = iota // who has a credential; an account is opened for whoever is new
-	admins               // whose role is admin; they need no account
+	users     access = iota // who has a credential; an account is opened for whoever is new
+	admins                  // whose role is admin; they need no account
+	operators               // admins, or everybody where the operator chose so
 	everybody
 )
 
@@ -58,8 +59,20 @@ var routes = []route{
 	{Route{"GET", "/admin/stats"}, admins, func(g *Gateway) handler { return g.adminStats }, nil},
 	{Route{"GET", "/health"}, everybody, func(g *Gateway) handler { return g.health }, nil},
 	{Route{"GET", "/health/circuit-breakers"}, everybody, func(g *Gateway) handler { return g.circuitBreakers }, nil},
+	{Route{"GET", "/health/detailed"}, operators, func(g *Gateway) handler { return g.healthDetailed }, nil},
+	{Route{"GET", "/health/system"}, operators, func(g *Gateway) handler { return g.healthSystem }, nil},
+	{Route{"GET", "/health/history"}, operators, func(g *Gateway) handler { return g.healthHistory }, nil},
 	{Route{"GET", "/ready"}, everybody, func(g *Gateway) handler { return g.readiness }, nil},
+	{Route{"GET", "/live"}, everybody, func(g *Gateway) handler { return g.live }, nil},
 	{Route{"GET", "/metrics"}, everybody, func(g *Gateway) handler { return g.prometheus }, nil},
+}
+
+// served is what serves a route.
+func (g *Gateway) served(r route) handler {
+	if g.unbilled && ofMoney(r.Path) {
+		return withoutBilling
+	}
+	return r.handle(g)
 }
 
 // metered is what serves all models' doors.
@@ -83,9 +96,12 @@ func (g *Gateway) newEngine() *gin.Engine {
 	engine.RedirectTrailingSlash, engine.HandleMethodNotAllowed = false, true
 	engine.UseRawPath, engine.UnescapePathValues = true, false // accountName decodes: gin would make blanks of plus signs
 	engine.Use(g.recorded, g.recovered)
+	if g.unbilled {
+		engine.Use(sayUnbilled)
+	}
 	for _, r := range routes {
-		guard := map[access]handler{everybody: func(*gin.Context) error { return nil }, users: g.identified, admins: g.administrator}[r.access]
-		engine.Handle(r.Method, ginPath(r.Path), entering(r.door), g.render(guard), g.render(r.handle(g)))
+		guard := map[access]handler{everybody: func(*gin.Context) error { return nil }, users: g.identified, admins: g.administrator, operators: g.operator}[r.access]
+		engine.Handle(r.Method, ginPath(r.Path), entering(r.door), g.render(guard), g.render(g.served(r)))
 	}
 	unknown := g.render(unknownURL)
 	engine.NoRoute(entering(nil), unknown)

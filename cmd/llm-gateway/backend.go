@@ -187,6 +187,7 @@ func untilTurn(ctx context.Context, limit time.Duration, try func() error) error
 type holding struct {
 	backend
 	dataDir  string
+	plain    bool // nothing is billed, and nothing was started
 	lock     *embedded.DirLock
 	postgres *embedded.Postgres // nil where it is external, and so below
 	kafka    *embedded.Kafka

@@ -18,6 +18,7 @@ type catalogFile struct {
 	settings *Settings
 	sources  sources
 	current  atomic.Pointer[gateway.Catalog]
+	serving  atomic.Pointer[[]upstreams.Upstream] // the providers in it, with their keys
 }
 
 func openCatalog(s *Settings, src sources) (*catalogFile, error) {
@@ -30,7 +31,7 @@ func (c *catalogFile) now() *gateway.Catalog { return c.current.Load() }
 // reload reads everything again; what cannot be used as a whole, or is not accepted, leaves the present one
 // in force.
 func (c *catalogFile) reload(accept ...func(*gateway.Catalog) error) error {
-	catalog, err := c.read()
+	catalog, serving, err := c.read()
 	for _, accepts := range accept {
 		if err == nil {
 			err = accepts(catalog)
@@ -38,28 +39,40 @@ func (c *catalogFile) reload(accept ...func(*gateway.Catalog) error) error {
 	}
 	if err == nil {
 		c.current.Store(catalog)
+		c.serving.Store(&serving)
 	}
 	return err
 }
 
-func (c *catalogFile) read() (*gateway.Catalog, error) {
+// upstream is a provider as it is configured now; nil for one that is not called over a network.
+func (c *catalogFile) upstream(name string) *upstreams.Upstream {
+	serving := *c.serving.Load()
+	for i := range serving {
+		if serving[i].Name == name {
+			return &serving[i]
+		}
+	}
+	return nil
+}
+
+func (c *catalogFile) read() (*gateway.Catalog, []upstreams.Upstream, error) {
 	s := c.settings
 	book, _, err := openPriceBook(s.PriceBook, s.Currency)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	file, err := openUpstreams(s.Upstreams, s.Currency, c.sources, book)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(file.Upstreams) > 0 {
 		if book, err = domain.NewPriceBook(modelsOf(file, book)); err != nil {
-			return nil, fmt.Errorf("UPSTREAMS %s: %w", s.Upstreams, err)
+			return nil, nil, fmt.Errorf("UPSTREAMS %s: %w", s.Upstreams, err)
 		}
 	}
 	sell, err := openSellBook(s.SellBook, s.Currency, book)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	catalog := &gateway.Catalog{Prices: book, Sell: sell, Missing: missing, Providers: map[string]provider.Provider{},
 		Routing: gateway.Routing{Aliases: file.Aliases, Fallbacks: file.Fallbacks, Weights: map[string]int{}}}
@@ -67,14 +80,15 @@ func (c *catalogFile) read() (*gateway.Catalog, error) {
 		simulated := provider.NewSimulated()
 		catalog.Providers[simulated.Name()] = simulated
 	}
-	for _, u := range configured(s, file) {
+	serving := configured(s, file)
+	for _, u := range serving {
 		if catalog.Providers[u.Name], err = providerOf(s, &u); err != nil {
-			return nil, fmt.Errorf("the provider %s: %w", u.Name, err)
+			return nil, nil, fmt.Errorf("the provider %s: %w", u.Name, err)
 		}
 		catalog.Routing.Weights[u.Name] = u.Weight
 	}
 	catalog.Providers = withKillProviders(catalog.Providers)
-	return catalog, nil
+	return catalog, serving, nil
 }
 
 // modelsOf are the book's models and the file's.

@@ -33,6 +33,7 @@ type followers struct {
 	relay     atomic.Pointer[relay.Relay]
 	projector *projections.Projector
 	refiller  *projections.Refiller
+	sights    *sights
 }
 
 // openFollowers opens the topic and the cache. A topic that is not as it must be ends the start; a Kafka
@@ -49,7 +50,7 @@ func openFollowers(ctx context.Context, s *Settings, b backend, m ledger.Meta, l
 	case err != nil:
 		log.Warn("Kafka cannot be used yet; nothing is published until it can", "error", kafkaError(err, b.brokers))
 	}
-	f := &followers{topic: t, name: s.KafkaTopic}
+	f := &followers{topic: t, name: s.KafkaTopic, sights: newSights()}
 	if f.redis, err = projections.OpenRedis(string(b.redis)); err != nil {
 		t.Close()
 		return nil, err
@@ -75,16 +76,27 @@ func forgetLeases(ctx context.Context, l *ledger.Postgres, log *slog.Logger) {
 // follow starts what follows an open ledger.
 func (f *followers) follow(ctx context.Context, l *ledger.Postgres, owner uuid.UUID, metrics *observe.Metrics, log *slog.Logger) {
 	f.relay.Store(relay.Start(ctx, relay.Config{Topic: relay.OfTopic(f.topic), Name: f.name, Ledger: l.Reader, Pool: l.Pool(), Owner: owner, Log: log,
-		Hooks: relay.Hooks{Lag: metrics.RelayLag, Published: metrics.RelayPublished, Restarted: metrics.RelayRestarted}}))
+		Hooks: relay.Hooks{Lag: both(metrics.RelayLag, f.sights.relayLag), Published: metrics.RelayPublished, Restarted: metrics.RelayRestarted}}))
 	cache := projections.NewCache(f.redis, l.Meta().ID, l.Meta().Shards)
 	f.refiller = projections.NewRefiller(cache, l.Pool(), metrics.CacheError)
 	f.balances = f.refiller
 	f.projector = projections.Start(ctx, projections.Config{
 		Pool: l.Pool(), Meta: l.Meta(), Ledger: l.Reader, Topic: projections.OfTopic(f.topic), Cache: cache, Log: log,
 		Lease: &lease.Keeper{Pool: l.Pool(), Owner: owner, Log: log},
-		Hooks: projections.Hooks{Applied: metrics.ProjectionApplied, Lag: metrics.ProjectionLag, Halted: metrics.ProjectionHalted,
+		Hooks: projections.Hooks{Applied: metrics.ProjectionApplied, Lag: metrics.ProjectionLag, Halted: func(projection string, shard int32, err error) {
+			metrics.ProjectionHalted(projection, shard, err)
+			f.sights.projectionHalted(projection, shard, err)
+		},
 			Restarted: metrics.ProjectionRestarted},
 	})
+}
+
+// both is two hooks in one.
+func both(one, other func(int32, int64)) func(int32, int64) {
+	return func(shard int32, events int64) {
+		one(shard, events)
+		other(shard, events)
+	}
 }
 
 // drain waits until the topic has what the ledger has, for a while.

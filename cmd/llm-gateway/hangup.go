@@ -14,9 +14,9 @@ import (
 // recordPause is how long after a change of prices that could not be recorded it is tried again.
 const recordPause = 10 * time.Second
 
-// onHangup reads the price book and the upstreams again at SIGHUP, and records what prices are in force where
+// onHangup opens the log again and reads the price book and the upstreams again at SIGHUP, and records what prices are in force where
 // that could not be done at once, until the function it returns is called.
-func onHangup(catalog *catalogFile, prices *priceRecorder, log *slog.Logger) (stop func()) {
+func onHangup(catalog *catalogFile, prices *priceRecorder, log *logs) (stop func()) {
 	hangups, ended := make(chan os.Signal, 1), make(chan struct{})
 	signal.Notify(hangups, syscall.SIGHUP)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -28,9 +28,12 @@ func onHangup(catalog *catalogFile, prices *priceRecorder, log *slog.Logger) (st
 			case <-ctx.Done():
 				return
 			case <-hangups:
-				rereadCatalog(ctx, catalog, prices, log)
+				if err := log.reopen(); err != nil {
+					log.Error("LOG_FILE was not opened again; the one that was open stays", "error", err)
+				}
+				rereadCatalog(ctx, catalog, prices, log.Logger)
 			case <-again.C:
-				if prices.owing {
+				if prices.owes() {
 					prices.save(ctx, catalog.now(), "start or SIGHUP, while the ledger did not answer")
 				}
 			}

@@ -71,6 +71,7 @@ type app struct {
 	dotenv         string   // the path of the .env file
 	loaded         *Settings
 	sources        sources // what loaded was read from
+	log            *logs   // of a process that serves
 }
 
 func main() {

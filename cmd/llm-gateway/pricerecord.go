@@ -29,7 +29,8 @@ type priceLedger interface {
 }
 
 // priceRecorder keeps the ledger's record of prices as the catalog in use has them, and holds new ones
-// against it. It is used by one goroutine at a time.
+// against it. It is used by one goroutine at a time. nil records nothing and accepts everything: where nothing
+// is billed there is no ledger.
 type priceRecorder struct {
 	ledger priceLedger
 	actor  string
@@ -61,6 +62,9 @@ func (p *priceRecorder) begin(ctx context.Context, c *gateway.Catalog) error {
 // is what the ledger has recorded, or where it has not, the catalog before; nil = none, and then nothing is
 // refused.
 func (p *priceRecorder) accepts(ctx context.Context, before, next *gateway.Catalog) error {
+	if p == nil {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, recordTime)
 	defer cancel()
 	unread := p.ledger.ReadPrices(ctx, &p.record)
@@ -102,6 +106,9 @@ func refuseBackdated(ctx context.Context, l priceLedger, prices []domain.Reprici
 
 // save records the prices of a catalog. What cannot be recorded now is owed, and said.
 func (p *priceRecorder) save(ctx context.Context, c *gateway.Catalog, reason string) {
+	if p == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, recordTime)
 	defer cancel()
 	cost, sell := domain.CostVersions(c.Prices), domain.SellVersions(c.Sell)
@@ -119,6 +126,9 @@ func (p *priceRecorder) save(ctx context.Context, c *gateway.Catalog, reason str
 	}
 	p.owing = err != nil
 }
+
+// owes says whether the last change is still to be recorded.
+func (p *priceRecorder) owes() bool { return p != nil && p.owing }
 
 // recordPrices appends events until next finds nothing more to record, and says how many versions changed.
 // Where somebody else recorded first, what is left to record is found anew.

@@ -69,7 +69,7 @@ func startRecovery(ctx context.Context, j *journal.Journal, config ledger.Config
 }
 
 // run begins to drain the journal, by book, and to sweep.
-func (r *recovery) run(ctx context.Context, book journal.Append, l *ledger.Postgres, owner uuid.UUID, metrics *observe.Metrics, log *slog.Logger) {
+func (r *recovery) run(ctx context.Context, book journal.Append, l *ledger.Postgres, owner uuid.UUID, metrics *observe.Metrics, failed func(error), log *slog.Logger) {
 	draining, end := context.WithCancel(context.WithoutCancel(ctx))
 	r.end = end
 	r.wait.Go(func() {
@@ -78,7 +78,10 @@ func (r *recovery) run(ctx context.Context, book journal.Append, l *ledger.Postg
 		}
 	})
 	r.sweeper = sweep.StartSweeper(ctx, sweep.Config{Pool: r.pool, Ledger: l, Owner: owner, Log: log,
-		Hooks: sweep.Hooks{Swept: metrics.Swept, Failed: metrics.SweepFailed}})
+		Hooks: sweep.Hooks{Swept: metrics.Swept, Failed: func(err error) {
+			metrics.SweepFailed(err)
+			failed(err)
+		}}})
 }
 
 func leasePool(ctx context.Context, c ledger.Config) (*pgxpool.Pool, error) {

@@ -34,7 +34,7 @@ const (
 var serveVerb = verb{
 	name: "serve", args: "[--port N] [--end-with-parent]", summary: "serve the API (the default)",
 	about: `With no settings it starts an embedded Postgres, Kafka and Redis in ./data, prints a ready-to-paste
-curl, and serves on port 8000. SIGHUP reads PRICE_BOOK, SELL_BOOK and UPSTREAMS again. SIGTERM lets requests under way end.`,
+curl, and serves on port 8000. SIGHUP reads PRICE_BOOK, SELL_BOOK and UPSTREAMS again, and opens LOG_FILE anew. SIGTERM lets requests under way end.`,
 	run: runServe,
 }
 
@@ -51,6 +51,10 @@ func runServe(ctx context.Context, a *app, args []string) error {
 	}
 	if *port >= 0 {
 		s.Port = *port
+	}
+	logs, err := a.serveLog(s)
+	if err != nil {
+		return err
 	}
 	if *tied {
 		if err := endWithParent(ctx); err != nil {
@@ -69,11 +73,15 @@ func runServe(ctx context.Context, a *app, args []string) error {
 		return fmt.Errorf("cannot listen on %s port %d: %s", s.Host, s.Port, reason(err))
 	}
 	defer listener.Close() //nolint:errcheck // the server closes it first
-	h, err := holdBackend(ctx, a)
+	hold := holdBackend
+	if !s.Billing {
+		hold = func(context.Context, *app) (*holding, error) { return holdPlain(s) }
+	}
+	h, err := hold(ctx, a)
 	if err != nil {
 		return err
 	}
-	return errors.Join(serveOn(ctx, a, s, catalog, h, listener), h.release())
+	return errors.Join(serveOn(ctx, a, s, catalog, h, listener, logs), h.release())
 }
 
 // servable opens the catalog, and finds what would end the start later, before a database is made or
@@ -91,7 +99,7 @@ func (s *Settings) servable(src sources) (*catalogFile, error) {
 type serving struct {
 	*parts
 	settings *Settings
-	prices   *priceRecorder
+	prices   *priceRecorder // nil where nothing is billed
 	server   *http.Server
 	failed   chan error // has the server's end
 	cancel   context.CancelFunc
@@ -115,11 +123,18 @@ func startServing(ctx context.Context, s *Settings, catalog *catalogFile, b back
 		cancel()
 		return nil, err
 	}
+	run := serveParts(s, p, cancel, listener, log)
+	run.prices = prices
+	return run, nil
+}
+
+// serveParts begins to serve what is wired.
+func serveParts(s *Settings, p *parts, cancel context.CancelFunc, listener net.Listener, log *slog.Logger) *serving {
 	server := &http.Server{Handler: p.gateway.Handler(), ReadHeaderTimeout: readHeaderTime, IdleTimeout: idleTime,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
-	run := &serving{parts: p, settings: s, prices: prices, server: server, failed: make(chan error, 1), cancel: cancel}
+	run := &serving{parts: p, settings: s, server: server, failed: make(chan error, 1), cancel: cancel}
 	go func() { run.failed <- server.Serve(listener) }() // ends by stop
-	return run, nil
+	return run
 }
 
 // stop ends it in order: it is no longer ready; requests end; what they left is settled and published.
@@ -150,13 +165,17 @@ func shutDown(server *http.Server, limit time.Duration) error {
 }
 
 // serveOn serves until ctx ends, the server fails, or an embedded part dies.
-func serveOn(ctx context.Context, a *app, s *Settings, catalog *catalogFile, h *holding, listener net.Listener) error {
-	log := a.logger(s)
-	running, err := startServing(ctx, s, catalog, h.backend, listener, log)
+func serveOn(ctx context.Context, a *app, s *Settings, catalog *catalogFile, h *holding, listener net.Listener, log *logs) error {
+	start := startServing
+	if h.plain {
+		start = servingPlain
+	}
+	running, err := start(ctx, s, catalog, h.backend, listener, log.Logger)
 	if err != nil {
 		return err
 	}
 	defer running.stop()
+	running.metrics.LogFailures(log.failures)
 	a.greet(s, h, listener.Addr())
 	defer onHangup(catalog, running.prices, log)()
 	select {
@@ -172,6 +191,9 @@ func serveOn(ctx context.Context, a *app, s *Settings, catalog *catalogFile, h *
 
 // where says which servers the gateway works with.
 func (h *holding) where() string {
+	if h.plain {
+		return "nothing is billed"
+	}
 	var own, named []string
 	for _, part := range []struct {
 		name, setting string
@@ -193,7 +215,14 @@ func (h *holding) where() string {
 func (a *app) greet(s *Settings, h *holding, addr net.Addr) {
 	base := "http://localhost:" + strconv.Itoa(addr.(*net.TCPAddr).Port)
 	where := h.where()
-	fmt.Fprintf(a.stdout, "LLM Gateway %s is ready on %s (%s, %s)\n", version(), base, s.Environment, where)
+	ready := fmt.Sprintf("LLM Gateway %s is ready on %s (%s, %s)", s.version(), base, s.Environment, where)
+	if !s.Development() && a.log != nil { // a line of the log, at whatever level: stdout may be read by a machine
+		a.log.Handler().Handle(context.Background(), slog.NewRecord(time.Now(), slog.LevelInfo, ready, 0)) //nolint:errcheck // there is nowhere left to say it
+		if a.log.file == nil {
+			return
+		}
+	}
+	fmt.Fprintln(a.stdout, ready)
 	if !s.Development() {
 		return
 	}

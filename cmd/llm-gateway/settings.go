@@ -24,6 +24,13 @@ type Settings struct {
 	Port        int    // 0: any free port
 	Environment string // development, staging or production
 	LogLevel    slog.Level
+	LogFile     string // "" = stdout
+	Debug       bool
+	AppVersion  string // "" = the build's own
+
+	HealthEvery  time.Duration
+	HealthPublic bool // HEALTH_DETAILS=public
+	HealthProbes bool // HEALTH_PROBES, with auto decided
 
 	ShutdownDelay   time.Duration // unready, and still serving
 	ShutdownTimeout time.Duration // until requests under way are ended
@@ -60,6 +67,7 @@ type Settings struct {
 
 	Upstreams string // the path of a file of upstreams; "" = none
 
+	Billing        bool
 	PriceBook      string // a path; "" = built in
 	SellBook       string // a path; "" = sold at cost
 	Currency       string
@@ -102,15 +110,6 @@ func (a *app) settings() (*Settings, error) {
 	}
 	a.loaded, a.sources = s, src
 	return s, nil
-}
-
-// logger logs to stderr: text where a person develops, JSON elsewhere.
-func (a *app) logger(s *Settings) *slog.Logger {
-	options := &slog.HandlerOptions{Level: s.LogLevel}
-	if s.Development() {
-		return slog.New(slog.NewTextHandler(a.stderr, options))
-	}
-	return slog.New(slog.NewJSONHandler(a.stderr, options))
 }
 
 // settingsError is all that is wrong with the settings.

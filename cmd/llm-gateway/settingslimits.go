@@ -7,7 +7,6 @@ import (
 	"llm-gateway/domain"
 	"llm-gateway/gateway"
 	"llm-gateway/gateway/limit"
-	"llm-gateway/gateway/observe"
 )
 
 // Limits are the settings of rate limits and of requests in flight.
@@ -66,12 +65,13 @@ func limitSettings() []setting {
 	}
 }
 
-// limits are those of a gateway. The caller closes the Limiter.
-func (p *parts) limits(s *Settings, metrics *observe.Metrics, log *slog.Logger) gateway.RateLimits {
-	c := limit.Config{Now: time.Now, Log: log, Count: metrics.RateLimited}
+// limits are those of a gateway: shared by way of Redis, unless shared is nil or memory is wanted. The caller
+// closes the Limiter.
+func (p *parts) limits(s *Settings, shared limit.Shared, overrides gateway.Overrides, log *slog.Logger) gateway.RateLimits {
+	c := limit.Config{Now: time.Now, Log: log, Count: p.metrics.RateLimited}
 	if s.Limits.Storage == limitsInRedis {
-		c.Shared = p.refiller
+		c.Shared = shared
 	}
 	p.limiter = limit.New(c)
-	return gateway.RateLimits{Limiter: p.limiter, Account: s.Limits.Account, All: s.Limits.All, Overrides: limitStore{p.ledger.Pool()}}
+	return gateway.RateLimits{Limiter: p.limiter, Account: s.Limits.Account, All: s.Limits.All, Overrides: overrides}
 }

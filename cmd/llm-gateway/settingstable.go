@@ -30,7 +30,7 @@ const maxTokenMinutes = 365 * 24 * 60
 // declared is every setting, in the order in which a new operator meets them.
 func declared() []setting {
 	var all []setting
-	for _, part := range [...][]setting{serverSettings(), storeSettings(), streamSettings(), tokenSettings(), providerSettings(), retrySettings(), resilienceSettings(), limitSettings(), moneySettings()} {
+	for _, part := range [...][]setting{serverSettings(), operatingSettings(), storeSettings(), streamSettings(), tokenSettings(), providerSettings(), retrySettings(), resilienceSettings(), limitSettings(), moneySettings()} {
 		all = append(all, part...)
 	}
 	return all
@@ -156,6 +156,9 @@ func retrySettings() []setting {
 
 func moneySettings() []setting {
 	return []setting{
+		{"BILLING_ENABLED", "true", false,
+			"false: a plain gateway. Nothing is reserved, charged or kept, no ledger is started, and every answer says x-billing: disabled. API keys are looked up in DATABASE_URL; without one only tokens are taken. An Idempotency-Key holds nothing then.",
+			yesNo(func(s *Settings) *bool { return &s.Billing })},
 		{"PRICE_BOOK", "", false, "A price book file (YAML) in place of the built-in prices.",
 			existing("a file", false, func(s *Settings) *string { return &s.PriceBook })},
 		{"SELL_BOOK", "", false,

@@ -10,9 +10,12 @@ import (
 
 	"github.com/MicahParks/keyfunc/v3"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/redis/go-redis/v9"
 
 	"llm-gateway/domain"
 	"llm-gateway/gateway"
+	"llm-gateway/gateway/health"
 	"llm-gateway/gateway/limit"
 	"llm-gateway/gateway/observe"
 	"llm-gateway/ledger"
@@ -35,6 +38,11 @@ type parts struct {
 	recovery *recovery
 	gateway  *gateway.Gateway
 	limiter  *limit.Limiter
+	metrics  *observe.Metrics
+	traffic  *health.Traffic
+	health   *health.Checker
+	keys     *pgxpool.Pool         // where there is no ledger: of the API keys
+	shared   redis.UniversalClient // where there is no ledger: of the limits
 	*followers
 }
 
@@ -45,7 +53,8 @@ func wire(ctx context.Context, s *Settings, catalog *catalogFile, b backend, m l
 		return nil, err
 	}
 	metrics, owner := observe.NewMetrics(), uuid.New()
-	p := &parts{}
+	p := &parts{metrics: metrics, traffic: health.NewTraffic(nil)}
+	metrics.Build(s.version())
 	defer func() {
 		if err != nil {
 			p.close()
@@ -70,16 +79,18 @@ func wire(ctx context.Context, s *Settings, catalog *catalogFile, b backend, m l
 		return nil, databaseError(err, b.URL)
 	}
 	p.follow(ctx, p.ledger, owner, metrics, log)
+	p.startHealth(ctx, s, catalog, metrics, log)
 	p.gateway, err = gateway.New(gateway.Config{
 		Ledger: withKillLedger(p.ledger), Facts: p.ledger, Projections: projections.NewReader(p.ledger.Pool(), m), Balances: p.balances,
 		Journal: withKillJournal(p.journal), Spool: p.spool(s), Keys: keyStore{p.ledger.Pool()},
 		Tokens: tokens, Catalog: catalog.now, Retry: s.retry(), Resilience: s.failing(), Owner: owner, Owned: p.recovery.owner.Held, Currency: m.Currency, DefaultBalance: s.DefaultBalance,
 		ReservePolicy: gateway.ReservePolicy(s.ReservePolicy), ModelsArray: s.ModelsFormat == "array",
-		Ready: p.readiness(s), Degraded: p.degraded, Version: version(), Environment: s.Environment, Metrics: metrics, Log: log,
-		Limits: p.limits(s, metrics, log), InFlight: s.Limits.InFlight,
+		Ready: p.readiness(s), Degraded: p.degraded, Health: p.health, HealthPublic: s.HealthPublic, Traffic: p.traffic,
+		Limits: p.limits(s, p.refiller, limitStore{p.ledger.Pool()}, log), InFlight: s.Limits.InFlight,
+		Version: s.version(), Environment: s.Environment, Metrics: metrics, Log: log,
 	})
 	if err == nil {
-		p.recovery.run(ctx, p.gateway.Book, p.ledger, owner, metrics, log)
+		p.recovery.run(ctx, p.gateway.Book, p.ledger, owner, metrics, p.sights.sweepFailed, log)
 	}
 	return p, err
 }
@@ -117,6 +128,9 @@ func ledgerHooks(metrics *observe.Metrics, log *slog.Logger, feed func([]domain.
 // close lets what is under way settle and be published, then closes the ledger, and the journal last. It
 // closes what there is of a gateway that was not wired to its end, too.
 func (p *parts) close() {
+	if p.health != nil {
+		p.health.Close()
+	}
 	if p.gateway != nil {
 		p.gateway.Close()
 	}
@@ -132,6 +146,12 @@ func (p *parts) close() {
 	}
 	if p.ledger != nil {
 		p.ledger.Close()
+	}
+	if p.keys != nil {
+		p.keys.Close()
+	}
+	if p.shared != nil {
+		p.shared.Close() //nolint:errcheck // limits alone
 	}
 	if p.journal != nil {
 		p.journal.Close() //nolint:errcheck // what it has is on the disk
@@ -164,15 +184,19 @@ func readiness(l *ledger.Postgres) func(context.Context) error {
 		case skew.Abs() > clockTolerance:
 			return fmt.Errorf("this gateway's clock is %s from Postgres's; at most %s is tolerated", skew.Round(time.Millisecond), clockTolerance)
 		}
-		refused := l.Refused()
-		if len(refused) == 0 {
-			return nil
+		if refused := l.Refused(); len(refused) > 0 {
+			return shardsRefuse(refused)
 		}
-		if errors.Is(refused[0].Err, ledger.ErrTailLost) {
-			return fmt.Errorf("%d shards refuse appends: the ledger has lost its tail (`llm-gateway ledger recover --from-topic`)", len(refused))
-		}
-		return fmt.Errorf("%d shards refuse appends: the ledger cannot be compared with the topic, Kafka does not answer", len(refused))
+		return nil
 	}
+}
+
+// shardsRefuse says why shards refuse appends.
+func shardsRefuse(refused []ledger.Refusal) error {
+	if errors.Is(refused[0].Err, ledger.ErrTailLost) {
+		return fmt.Errorf("%d shards refuse appends: the ledger has lost its tail (`llm-gateway ledger recover --from-topic`)", len(refused))
+	}
+	return fmt.Errorf("%d shards refuse appends: the ledger cannot be compared with the topic, Kafka does not answer", len(refused))
 }
 
 // awayLook bounds the look at what a gateway can do without.

@@ -30,6 +30,7 @@ type Metrics struct {
 	followers
 	recovery
 	resilience
+	operating
 }
 
 // NewMetrics makes and registers the metrics, with Go's own and the process's.
@@ -62,13 +63,14 @@ func NewMetrics() *Metrics {
 			Help: "Model calls at the gate: yes, no (refused), overruled (the cache's no was not the ledger's), unknown, error. All but no went on to the ledger."},
 			[]string{"verdict"}),
 		rateLimits: newRateLimits(),
-		followers:  newFollowers(), recovery: newRecovery(), resilience: newResilience(),
+		followers:  newFollowers(), recovery: newRecovery(), resilience: newResilience(), operating: newOperating(),
 	}
 	m.Registry.MustRegister(m.requests, m.durations, m.errors, m.tokens, m.overages, m.journaled, m.spooled, m.batchSize, m.batchTime,
 		m.batchRetry, m.gate, m.rateLimits, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.Registry.MustRegister(m.followers.all()...)
 	m.Registry.MustRegister(m.recovery.all()...)
 	m.Registry.MustRegister(m.resilience.all()...)
+	m.Registry.MustRegister(m.operating.all()...)
 	return m
 }
 
