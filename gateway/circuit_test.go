@@ -10,7 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/tidwall/gjson"
+	"pgregory.net/rapid"
 
 	"llm-gateway/domain"
 	"llm-gateway/gateway"
@@ -313,5 +315,67 @@ func TestCircuitsAreShown(t *testing.T) {
 	}
 	if none := newTown(t, options{}).get("", "/health/circuit-breakers"); none.status != http.StatusOK || circuitIn(none.body, "enabled") != "false" {
 		t.Errorf("%d %s", none.status, none.body)
+	}
+}
+
+// TestMoneyWhateverFails lets three providers fail in all ways and at random, on a clock that jumps: each request is
+// charged once, or refunded whole, or was refused before the ledger knew of it; and no provider was called that the
+// charge does not tell of. The audit at the end adds up the money.
+func TestMoneyWhateverFails(t *testing.T) {
+	t.Parallel()
+	kinds := []*provider.Error{nil, down(500), down(429), down(400), {Kind: provider.KindUpstream, Unreached: true}, {Kind: provider.KindTimeout},
+		{Kind: provider.KindTimeout, Unreached: true}, {Kind: provider.KindCut, Status: 200}, {Kind: provider.KindAuth, Status: 401}, {Kind: provider.KindCanceled}}
+	w, c := breakable(t, options{balance: "1000", retry: gateway.Retry{Attempts: 3}, failing: gateway.Resilience{RetryPercent: 50},
+		routing: gateway.Routing{Fallbacks: map[string][]string{"k-a": {"k-b"}}}})
+	began, n := c.now(), 0
+	rapid.Check(t, func(rt *rapid.T) {
+		for range rapid.IntRange(1, 20).Draw(rt, "requests") {
+			for name := range w.houses {
+				var fails []*provider.Error
+				for range rapid.IntRange(0, 4).Draw(rt, "failures of "+name) {
+					if kind := rapid.SampledFrom(kinds).Draw(rt, "kind"); kind != nil {
+						one := *kind
+						fails = append(fails, &one)
+					} else {
+						fails = append(fails, nil)
+					}
+				}
+				w.fail(name, fails...)
+			}
+			if c.pass(time.Duration(rapid.IntRange(-20, 40).Draw(rt, "seconds")) * time.Second); c.now().Sub(began).Abs() > 20*time.Minute {
+				c.pass(began.Sub(c.now())) // tokens are valid for so long
+			}
+			n++
+			key := ""
+			if rapid.IntRange(0, 3).Draw(rt, "keyed") == 0 {
+				key = fmt.Sprint("key-", n)
+			}
+			w.checkEnding(rt, key, rapid.SampledFrom([]string{chatPath, streamPath}).Draw(rt, "path"), rapid.SampledFrom([]string{"m", "k-a", "k-b"}).Draw(rt, "model"))
+		}
+	})
+}
+
+func (w *town) checkEnding(t *rapid.T, key, path, model string) {
+	before := w.calls("a") + w.calls("b") + w.calls("c")
+	r := w.request(http.MethodPost, "kurt", path, chatBody(model, "hello", `,"max_completion_tokens":5`))
+	if key != "" {
+		r.Header.Set("Idempotency-Key", key)
+	}
+	a := w.do(r)
+	calls := w.calls("a") + w.calls("b") + w.calls("c") - before
+	if a.id() == uuid.Nil {
+		if a.code() != "circuit_open" || key != "" || calls != 0 {
+			t.Fatalf("%d %s after %d calls", a.status, a.body, calls)
+		}
+		return
+	}
+	l := w.life("kurt", a.id())
+	switch {
+	case a.status == 200 && (l.commit == nil || len(l.commitData().Attempts) != calls):
+		t.Fatalf("%s: %d calls, and %+v", l, calls, l.commitData())
+	case a.status != 200 && (l.commit != nil || l.refund == nil):
+		t.Fatalf("%d %s: %s", a.status, a.body, l)
+	case a.code() == "circuit_open" && calls != 0:
+		t.Fatalf("open after %d calls", calls)
 	}
 }
