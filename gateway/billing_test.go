@@ -252,7 +252,8 @@ func TestOpeningRaces(t *testing.T) {
 func TestProbes(t *testing.T) {
 	t.Parallel()
 	e := start(t, options{})
-	for path, want := range map[string]string{"/health": `{"environment":"development","status":"ok","version":"test"}`, "/ready": `{"status":"ready"}`} {
+	for path, want := range map[string]string{"/health": `{"billing":true,"environment":"development","status":"ok","version":"test"}`,
+		"/live": `{"status":"alive"}`, "/ready": `{"status":"ready"}`} {
 		if a := e.get("", path); a.status != 200 || a.body != want {
 			t.Errorf("%s: %d %s", path, a.status, a.body)
 		}

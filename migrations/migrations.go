@@ -89,3 +89,17 @@ func grantRole(ctx context.Context, tx pgx.Tx, member string) error {
 	}
 	return nil
 }
+
+// Latest is the version that Up leads to.
+func Latest() (latest int64) {
+	names, err := files.ReadDir(".")
+	if err != nil {
+		return 0 // what is embedded can be listed
+	}
+	for _, f := range names {
+		if n, err := goose.NumericComponent(f.Name()); err == nil {
+			latest = max(latest, n)
+		}
+	}
+	return latest
+}

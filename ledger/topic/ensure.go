@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
@@ -39,6 +40,29 @@ func (t *Topic) Ensure(ctx context.Context) error {
 		return fmt.Errorf("making sure of topic %s: %w", t.config.Name, err)
 	}
 	return nil
+}
+
+// Check is Ensure without making anything: kerr.UnknownTopicOrPartition where there is no topic. Whose records
+// it has is checked where the ledger is known.
+func (t *Topic) Check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	_, err := promptly(ctx, func() (struct{}, error) { return struct{}{}, t.check(ctx) })
+	return err
+}
+
+func (t *Topic) check(ctx context.Context) error {
+	l, err := t.layout(ctx)
+	switch {
+	case err != nil:
+		return err
+	case !l.led():
+		return errors.New("it has not all its leaders")
+	}
+	if err := t.checkSettings(ctx); err != nil || t.config.Ledger == uuid.Nil {
+		return err
+	}
+	return t.checkOwner(ctx)
 }
 
 func (t *Topic) ensure(ctx context.Context) error {
