@@ -64,6 +64,7 @@ func (h *hold) insistOn(t *target, ask func() error) error {
 			h.g.circuits.called(t)
 		}
 		h.call.target, h.leave, t.request.Attempt, h.began = t, leave, n, h.g.now()
+		h.trying(t)
 		if err = ask(); err == nil {
 			return nil
 		}
@@ -202,6 +203,7 @@ func (h *hold) attempted(err error) {
 		a.Status, a.Error = failed.Status, string(failed.Kind)
 	}
 	h.tried = append(h.tried, a)
+	h.tellAttempt(&a)
 	if word, counts := ofProvider(err); counts {
 		h.g.traffic.Add(a.Provider, word, h.g.now().Sub(h.began))
 	}

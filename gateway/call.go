@@ -15,6 +15,7 @@ import (
 	"github.com/tidwall/sjson"
 
 	"llm-gateway/domain"
+	"llm-gateway/gateway/observe/trace"
 	"llm-gateway/gateway/provider/chat"
 )
 
@@ -47,8 +48,9 @@ type call struct {
 	key            string       // its Idempotency-Key, or ""
 	began          time.Time
 	stream         bool
-	cap            int64 // output tokens per choice that the balance affords; 0 = not capped
-	spent          int64 // tokens that it came to
+	cap            int64          // output tokens per choice that the balance affords; 0 = not capped
+	spent          int64          // tokens that it came to
+	trace          *trace.Request // nil: nobody follows it
 }
 
 // prepare reads a request up to the point where only money is missing. Nothing has been charged, and

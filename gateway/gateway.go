@@ -36,6 +36,7 @@ import (
 	"llm-gateway/domain"
 	"llm-gateway/gateway/health"
 	"llm-gateway/gateway/observe"
+	"llm-gateway/gateway/observe/trace"
 )
 
 // ReservePolicy says what happens where a client named no maximum and the balance does not afford
@@ -107,6 +108,7 @@ type Config struct {
 	Version        string
 	Environment    string
 	Metrics        *observe.Metrics
+	Tracer         trace.Tracer // nil = nobody follows requests
 	Log            *slog.Logger
 	Now            func() time.Time // nil = time.Now
 	Limits         RateLimits       // the zero value: none
@@ -140,6 +142,7 @@ type Gateway struct {
 	version        string
 	environment    string
 	metrics        *observe.Metrics
+	tracer         trace.Tracer // nil = none
 	log            *slog.Logger
 	now            func() time.Time
 
@@ -189,7 +192,7 @@ func New(c Config) (*Gateway, error) {
 		owner:    c.Owner, currency: c.Currency,
 		defaultBalance: c.DefaultBalance, reservePolicy: c.ReservePolicy, modelsArray: c.ModelsArray, ready: c.Ready, degraded: c.Degraded,
 		checks: c.Health, healthPublic: c.HealthPublic, traffic: c.Traffic, unbilled: c.Unbilled,
-		version: c.Version, environment: c.Environment, metrics: c.Metrics, log: c.Log, now: c.Now,
+		version: c.Version, environment: c.Environment, metrics: c.Metrics, tracer: c.Tracer, log: c.Log, now: c.Now,
 		accounts: newOpenAccounts(), positions: newPositions(), outage: &outage{log: c.Log},
 		statements: make(chan struct{}, statementsAtOnce),
 		limits:     c.Limits, slots: newSlots(c.InFlight, c.Metrics),

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"llm-gateway/domain"
+	"llm-gateway/gateway/observe/trace"
 	"llm-gateway/gateway/provider"
 )
 
@@ -78,6 +79,10 @@ type hold struct {
 	leave  *passage    // of the present attempt; nil = nothing was called
 	kept   *transcript // nil: the answer is not kept
 	ended  bool        // settled, released, or given up on
+
+	charged  domain.Charge // what was committed, once that is durable
+	released bool          // everything was given back
+	step     *trace.Step   // the present attempt; nil: nobody follows it
 }
 
 func newHold(g *Gateway, k *call, w way) *hold {
@@ -219,11 +224,13 @@ func (h *hold) settle(u used, broken bool) (receipt, error) {
 		return receipt{}, internal(err)
 	}
 	op := domain.Settle{RequestID: h.id, Charge: bill.charge.Amount, Data: h.commitData(u, bill), Response: h.kept.response(broken)}
+	defer h.g.stepped(h.g.step(h.call.trace, trace.Settle))
 	h.ended = true // not before: a panic on the way here gives everything back
 	out, err := h.way.settle(h, op)
 	if err != nil {
 		return receipt{}, h.unsettled(err)
 	}
+	h.charged = bill.charge
 	h.g.metrics.Settled(h.call.model.Name, u.meters.InputTokens(), u.meters.OutputTokens(), h.g.overage(h.id, &out))
 	return receipt{cost: bill.charge.Amount, position: out.Position()}, nil
 }
@@ -257,7 +264,8 @@ func (h *hold) unsettled(err error) error {
 
 // release gives everything back. What has expired has gone back already.
 func (h *hold) release(reason domain.RefundReason) {
-	h.ended = true
+	defer h.g.stepped(h.g.step(h.call.trace, trace.Settle))
+	h.ended, h.released = true, true
 	err := h.way.release(h, reason)
 	if gone := new(domain.Rejection); errors.As(err, &gone) && gone.Reason == domain.RejectAlreadySettled {
 		h.g.log.Warn("a reservation had been released before its request ended", "billing_request_id", h.id, "error", err)

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"llm-gateway/domain"
+	"llm-gateway/gateway/observe/trace"
 )
 
 // This is the flow of every model call, the page to read first:
@@ -63,7 +64,7 @@ func (g *Gateway) serve(c *gin.Context, a *asking) error {
 		return g.count(c, k)
 	}
 	record := recordOf(c)
-	record.model = k.model.Name
+	record.model, k.trace = k.model.Name, record.trace
 	if err := g.refuseUncallable(k); err != nil {
 		return err
 	}
@@ -103,6 +104,7 @@ func (g *Gateway) refuseUncallable(k *call) error {
 // reserve sets aside the most that the call can cost: in the ledger, or where that is away and the
 // operator chose so, in Redis.
 func (g *Gateway) reserve(ctx context.Context, k *call) (*hold, error) {
+	defer g.stepped(g.step(k.trace, trace.Reserve))
 	var h *hold
 	err := errLeftAlone
 	if !g.spools() || g.owned() && g.outage.try() {

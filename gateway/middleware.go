@@ -9,6 +9,8 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
+
+	"llm-gateway/gateway/observe/trace"
 )
 
 // Keys of what the middleware keeps in gin's context.
@@ -26,7 +28,8 @@ type record struct {
 	used      used
 	bill      receipt
 	billed    bool
-	replayed  uuid.UUID // the request whose answer this one's is; uuid.Nil = its own
+	trace     *trace.Request // nil: nobody follows it
+	replayed  uuid.UUID      // the request whose answer this one's is; uuid.Nil = its own
 }
 
 func (r *record) receipt(u used, bill receipt) { r.used, r.bill, r.billed = u, bill, true }
@@ -46,6 +49,8 @@ func (g *Gateway) recorded(c *gin.Context) {
 	c.Header("request-id", r.requestID)
 	http.NewResponseController(c.Writer).SetReadDeadline(time.Now().Add(bodyTime)) //nolint:errcheck // a reader without deadlines has none to set
 	writeSoon(c)
+	r.trace = g.follow(c, r.requestID)
+	defer g.followed(c, r)
 	defer func() { // also where the connection is aborted
 		if c.FullPath() == "" || r.hold == nil && r.replayed == uuid.Nil && c.Writer.Status() < http.StatusBadRequest {
 			return // probes and reads are not news
@@ -98,16 +103,21 @@ const maxRequestID = 128
 
 // requestID takes the client's own id if it is fit for logs and headers, or makes one.
 func requestID(own string) string {
-	if own == "" || len(own) > maxRequestID {
+	if !plainID(own) {
 		return uuid.NewString()
 	}
+	return own
+}
+
+// plainID says whether a client's id is fit for logs and headers.
+func plainID(own string) bool {
 	for i := range len(own) {
 		c := own[i]
 		if fit := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.' || c == ':'; !fit {
-			return uuid.NewString()
+			return false
 		}
 	}
-	return own
+	return own != "" && len(own) <= maxRequestID
 }
 
 // recovered turns a panic into a 500, or where the answer has begun into a broken connection: it must

@@ -31,6 +31,7 @@ type Metrics struct {
 	recovery
 	resilience
 	operating
+	telemetry
 }
 
 // NewMetrics makes and registers the metrics, with Go's own and the process's.
@@ -63,7 +64,7 @@ func NewMetrics() *Metrics {
 			Help: "Model calls at the gate: yes, no (refused), overruled (the cache's no was not the ledger's), unknown, error. All but no went on to the ledger."},
 			[]string{"verdict"}),
 		rateLimits: newRateLimits(),
-		followers:  newFollowers(), recovery: newRecovery(), resilience: newResilience(), operating: newOperating(),
+		followers:  newFollowers(), recovery: newRecovery(), resilience: newResilience(), operating: newOperating(), telemetry: newTelemetry(),
 	}
 	m.Registry.MustRegister(m.requests, m.durations, m.errors, m.tokens, m.overages, m.journaled, m.spooled, m.batchSize, m.batchTime,
 		m.batchRetry, m.gate, m.rateLimits, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -71,6 +72,7 @@ func NewMetrics() *Metrics {
 	m.Registry.MustRegister(m.recovery.all()...)
 	m.Registry.MustRegister(m.resilience.all()...)
 	m.Registry.MustRegister(m.operating.all()...)
+	m.Registry.MustRegister(m.telemetry.all()...)
 	return m
 }
 

@@ -68,6 +68,8 @@ func TestMetrics(t *testing.T) {
 	m.SweepFailed(failed)
 	m.BatchRetry(failed)
 	m.Batch(3, time.Millisecond)
+	m.TelemetrySent("otlp", 0)
+	m.TelemetryDropped("otlp", 2)
 	want := []string{
 		`balance_cache_errors_total 1`,
 		`gate_verdicts_total{verdict="no"} 1`,
@@ -96,6 +98,8 @@ func TestMetrics(t *testing.T) {
 		`projection_restarts_total 1`,
 		`sweeper_failures_total 1`,
 		`sweeper_refunds_total 4`,
+		`telemetry_dropped_total{exporter="otlp"} 2`,
+		`telemetry_sent_total{exporter="otlp"} 0`,
 	}
 	if got := lines(t, m); !slices.Equal(got, want) {
 		t.Errorf("%s\nwant %s", strings.Join(got, "\n"), strings.Join(want, "\n"))

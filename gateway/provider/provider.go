@@ -93,8 +93,8 @@ type Terms struct {
 }
 
 // passedHeaders are the client's headers that may reach a provider, in canonical form. Anything
-// else, above all its credentials, ends at the gateway.
-var passedHeaders = [...]string{"Anthropic-Version", "Anthropic-Beta", "Openai-Beta"}
+// else, above all its credentials and its baggage, ends at the gateway.
+var passedHeaders = [...]string{"Anthropic-Version", "Anthropic-Beta", "Openai-Beta", "Traceparent", "Tracestate"}
 
 // Provider is one upstream. It is safe for concurrent use. Its methods fail with *Error only.
 type Provider interface {
