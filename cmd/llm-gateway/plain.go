@@ -49,7 +49,7 @@ func holdPlain(s *Settings) (*holding, error) {
 }
 
 // wirePlain puts a gateway together that bills nothing.
-func wirePlain(ctx context.Context, s *Settings, catalog *catalogFile, b backend, log *slog.Logger) (*parts, error) {
+func wirePlain(ctx context.Context, s *Settings, catalog *catalogFile, b backend, log *slog.Logger) (_ *parts, err error) {
 	log.Warn(warnPlain)
 	tokens, err := tokensOf(ctx, s, log)
 	if err != nil {
@@ -57,6 +57,15 @@ func wirePlain(ctx context.Context, s *Settings, catalog *catalogFile, b backend
 	}
 	p := &parts{metrics: observe.NewMetrics(), traffic: health.NewTraffic(nil)}
 	p.metrics.Build(s.version())
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	if p.telemetry, err = openTelemetry(s, p.metrics, log); err != nil {
+		return nil, err
+	}
+	log = p.telemetry.Logger(log)
 	var keys gateway.Keys = noKeys{}
 	checks := []health.Check{{Name: "disk", Run: checkDisk(s.DataDir)}}
 	degraded := func(context.Context) []string { return nil }
@@ -72,7 +81,6 @@ func wirePlain(ctx context.Context, s *Settings, catalog *catalogFile, b backend
 	}
 	limits, err := p.plainLimits(s, log)
 	if err != nil {
-		p.close()
 		return nil, err
 	}
 	p.health = startChecker(ctx, s, catalog, checks, p.traffic, p.metrics, log)
@@ -81,11 +89,8 @@ func wirePlain(ctx context.Context, s *Settings, catalog *catalogFile, b backend
 		Tokens: tokens, Catalog: catalog.now, Retry: s.retry(), Resilience: s.failing(), Owner: uuid.New(), Currency: s.Currency,
 		ReservePolicy: gateway.ReservePolicy(s.ReservePolicy), ModelsArray: s.ModelsFormat == "array",
 		Limits: limits, InFlight: s.Limits.InFlight, Degraded: degraded, Health: p.health, HealthPublic: s.HealthPublic, Traffic: p.traffic,
-		Version: s.version(), Environment: s.Environment, Metrics: p.metrics, Log: log,
+		Version: s.version(), Environment: s.Environment, Metrics: p.metrics, Tracer: p.telemetry.Tracer(), Log: log,
 	})
-	if err != nil {
-		p.close()
-	}
 	return p, err
 }
 

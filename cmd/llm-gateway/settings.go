@@ -76,7 +76,8 @@ type Settings struct {
 	Degraded       string // deny or spool
 	ModelsFormat   string // openai or array
 
-	Limits Limits
+	Limits    Limits
+	Telemetry telemetrySettings
 }
 
 // degradedSpool is the BILLING_DEGRADED that lets requests go on while Postgres is away.
@@ -196,6 +197,7 @@ func (s *Settings) contradictions() (problems []string) {
 	if s.DatabaseURL == "" && s.DatabaseMigrateURL != "" {
 		problems = append(problems, "DATABASE_MIGRATE_URL: it goes with DATABASE_URL, which is not set")
 	}
+	problems = append(problems, s.Telemetry.contradictions()...)
 	return append(problems, s.kafkaContradictions()...)
 }
 

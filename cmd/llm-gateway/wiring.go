@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
 
+	"llm-gateway/cmd/llm-gateway/telemetry"
 	"llm-gateway/domain"
 	"llm-gateway/gateway"
 	"llm-gateway/gateway/health"
@@ -33,16 +34,17 @@ const issuerTime = 5 * time.Second
 
 // parts is a wired gateway: what serve runs and tests drive.
 type parts struct {
-	journal  *journal.Journal
-	ledger   *ledger.Postgres
-	recovery *recovery
-	gateway  *gateway.Gateway
-	limiter  *limit.Limiter
-	metrics  *observe.Metrics
-	traffic  *health.Traffic
-	health   *health.Checker
-	keys     *pgxpool.Pool         // where there is no ledger: of the API keys
-	shared   redis.UniversalClient // where there is no ledger: of the limits
+	journal   *journal.Journal
+	ledger    *ledger.Postgres
+	recovery  *recovery
+	gateway   *gateway.Gateway
+	limiter   *limit.Limiter
+	metrics   *observe.Metrics
+	traffic   *health.Traffic
+	health    *health.Checker
+	keys      *pgxpool.Pool         // where there is no ledger: of the API keys
+	shared    redis.UniversalClient // where there is no ledger: of the limits
+	telemetry *telemetry.Telemetry
 	*followers
 }
 
@@ -60,6 +62,10 @@ func wire(ctx context.Context, s *Settings, catalog *catalogFile, b backend, m l
 			p.close()
 		}
 	}()
+	if p.telemetry, err = openTelemetry(s, metrics, log); err != nil {
+		return nil, err
+	}
+	log = p.telemetry.Logger(log)
 	if p.journal, err = openJournal(s.DataDir, metrics, log); err != nil {
 		return nil, err
 	}
@@ -87,7 +93,7 @@ func wire(ctx context.Context, s *Settings, catalog *catalogFile, b backend, m l
 		ReservePolicy: gateway.ReservePolicy(s.ReservePolicy), ModelsArray: s.ModelsFormat == "array",
 		Ready: p.readiness(s), Degraded: p.degraded, Health: p.health, HealthPublic: s.HealthPublic, Traffic: p.traffic,
 		Limits: p.limits(s, p.refiller, limitStore{p.ledger.Pool()}, log), InFlight: s.Limits.InFlight,
-		Version: s.version(), Environment: s.Environment, Metrics: metrics, Log: log,
+		Version: s.version(), Environment: s.Environment, Metrics: metrics, Tracer: p.telemetry.Tracer(), Log: log,
 	})
 	if err == nil {
 		p.recovery.run(ctx, p.gateway.Book, p.ledger, owner, metrics, p.sights.sweepFailed, log)
@@ -155,6 +161,9 @@ func (p *parts) close() {
 	}
 	if p.journal != nil {
 		p.journal.Close() //nolint:errcheck // what it has is on the disk
+	}
+	if p.telemetry != nil { // what all of that had to say is said
+		p.telemetry.Close()
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	common "go.opentelemetry.io/proto/slim/otlp/common/v1"
 	spans "go.opentelemetry.io/proto/slim/otlp/trace/v1"
@@ -85,7 +84,7 @@ func generation(r *trace.Request) []*common.KeyValue {
 	out = someText(out, langfuseMeta+"position", c.Position)
 	out = someText(out, langfuseMeta+"model_served", c.ModelServed)
 	if !c.FirstByte.IsZero() { // it wants it as JSON
-		out = append(out, text(langfuseFirst, `"`+c.FirstByte.UTC().Format(time.RFC3339Nano)+`"`))
+		out = append(out, text(langfuseFirst, `"`+c.FirstByte.UTC().Format("2006-01-02T15:04:05.000Z")+`"`))
 	}
 	switch {
 	case c.Charge != nil:

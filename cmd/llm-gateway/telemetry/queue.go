@@ -24,7 +24,8 @@ const (
 type queue[T any] struct {
 	name    string
 	items   chan T
-	timeout time.Duration
+	most    int           // of one sending
+	timeout time.Duration // of one sending
 	// transmit sends a batch, and says how many of it were taken.
 	transmit func(ctx context.Context, batch []T) (taken int, err error)
 	counts   Counts
@@ -40,8 +41,8 @@ type queue[T any] struct {
 }
 
 // startQueue starts the goroutine of one receiver. It ends by close.
-func startQueue[T any](c *Config, name string, timeout time.Duration, transmit func(context.Context, []T) (int, error)) *queue[T] {
-	q := &queue[T]{name: name, items: make(chan T, queueLength), timeout: timeout, transmit: transmit, counts: c.Counts, log: c.Log,
+func startQueue[T any](c *Config, name string, most int, timeout time.Duration, transmit func(context.Context, []T) (int, error)) *queue[T] {
+	q := &queue[T]{name: name, items: make(chan T, queueLength), most: most, timeout: timeout, transmit: transmit, counts: c.Counts, log: c.Log,
 		leaving: make(chan struct{}), ended: make(chan struct{})}
 	q.ctx, q.cancel = context.WithCancel(context.Background())
 	q.counts.TelemetrySent(name, 0)
@@ -76,7 +77,7 @@ func (q *queue[T]) close(ctx context.Context) {
 
 func (q *queue[T]) run() {
 	defer close(q.ended)
-	batch, more := make([]T, 0, batchLength), true
+	batch, more := make([]T, 0, q.most), true
 	for more {
 		batch, more = q.gather(batch[:0])
 		if len(batch) > 0 {
@@ -89,7 +90,7 @@ func (q *queue[T]) run() {
 // gather waits for a batch; false with the last one.
 func (q *queue[T]) gather(batch []T) ([]T, bool) {
 	var full <-chan time.Time // runs from the first item
-	for len(batch) < batchLength {
+	for len(batch) < q.most {
 		select {
 		case item := <-q.items:
 			if batch = append(batch, item); full == nil {
@@ -106,7 +107,7 @@ func (q *queue[T]) gather(batch []T) ([]T, bool) {
 
 // rest is what is here already.
 func (q *queue[T]) rest(batch []T) ([]T, bool) {
-	for len(batch) < batchLength {
+	for len(batch) < q.most {
 		select {
 		case item := <-q.items:
 			batch = append(batch, item)

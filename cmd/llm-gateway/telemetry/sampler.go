@@ -45,8 +45,8 @@ func NewSampler(word, ratio string) (Sampler, error) {
 	return s, nil
 }
 
-// samples decides as OpenTelemetry's SDKs do, so that all who see a trace decide alike.
-func (s Sampler) samples(id trace.ID, caller trace.Context) bool {
+// Samples decides as OpenTelemetry's SDKs do, so that all who see a trace decide alike.
+func (s Sampler) Samples(id trace.ID, caller trace.Context) bool {
 	if s.byParent && caller.Trace != (trace.ID{}) {
 		return caller.Sampled
 	}

@@ -61,7 +61,7 @@ func newSentrySink(c *Config) (*sentrySink, error) {
 	if err != nil {
 		return nil, errors.New("SENTRY_DSN cannot be used")
 	}
-	transport.queue = startQueue(c, nameSentry, sendTime, transport.send)
+	transport.queue = startQueue(c, nameSentry, 1, sendTime, transport.send)
 	return &sentrySink{client: client, queue: transport.queue, rate: c.Sentry.Rate}, nil
 }
 
@@ -249,4 +249,3 @@ func (l *errorLog) WithAttrs(attrs []slog.Attr) slog.Handler {
 func (l *errorLog) WithGroup(name string) slog.Handler {
 	return &errorLog{Handler: l.Handler.WithGroup(name), sink: l.sink, attrs: l.attrs}
 }
-

@@ -84,10 +84,10 @@ func Open(c Config) (*Telemetry, error) {
 		if header == nil {
 			header = http.Header{}
 		}
-		t.otlp = startQueue(&c, nameOTLP, c.OTLP.Timeout, newOTLPSender(c.OTLP.URL, header, c.resource(), otlpSpans).send)
+		t.otlp = startQueue(&c, nameOTLP, batchLength, c.OTLP.Timeout, newOTLPSender(c.OTLP.URL, header, c.resource(), otlpSpans).send)
 	}
 	if c.Langfuse != nil {
-		t.langfuse = startQueue(&c, nameLangfuse, sendTime, c.Langfuse.sender(&c).send)
+		t.langfuse = startQueue(&c, nameLangfuse, batchLength, sendTime, c.Langfuse.sender(&c).send)
 	}
 	return t, nil
 }
@@ -114,7 +114,7 @@ func (t *Telemetry) Begin(caller trace.Context) trace.Context {
 	if caller.Trace == (trace.ID{}) {
 		c = trace.Context{Trace: trace.NewID()}
 	}
-	c.Span, c.Sampled = trace.NewSpanID(), t.sampler.samples(c.Trace, caller)
+	c.Span, c.Sampled = trace.NewSpanID(), t.sampler.Samples(c.Trace, caller)
 	return c
 }
 
