@@ -22,6 +22,7 @@ import (
 	"llm-gateway/domain"
 	"llm-gateway/gateway"
 	"llm-gateway/gateway/observe"
+	"llm-gateway/gateway/observe/trace"
 	"llm-gateway/gateway/provider"
 	"llm-gateway/ledger"
 )
@@ -59,6 +60,7 @@ type options struct {
 	listen    func(http.Handler) *httptest.Server   // nil = on loopback
 	now       func() time.Time                      // nil = time.Now
 	tokens    func(*testing.T) *gateway.Tokens      // nil = HS256 with testSecret
+	tracer    trace.Tracer                          // nil = none
 	overages  bool                                  // the test expects some
 	open      func(reservation domain.Command) bool // reservations that the test leaves open
 }
@@ -168,7 +170,7 @@ func (e *env) makeGateway() *gateway.Gateway {
 		}, Retry: o.retry, Resilience: o.failing,
 		Owner: uuid.New(), Currency: "USD", DefaultBalance: domain.MustAmount(o.balance), ReservePolicy: o.policy,
 		ModelsArray: o.array, Ready: o.ready, Degraded: o.degraded, Version: "test", Environment: "development",
-		Metrics: observe.NewMetrics(), Log: slog.New(slog.NewJSONHandler(e.logs, nil)), Now: o.now,
+		Metrics: observe.NewMetrics(), Tracer: o.tracer, Log: slog.New(slog.NewJSONHandler(e.logs, nil)), Now: o.now,
 	})
 	if err != nil {
 		e.t.Fatal(err)

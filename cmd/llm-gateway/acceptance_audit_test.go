@@ -32,6 +32,7 @@ type life struct {
 	reserves, commits, refunds, overages int
 	reserve, commit, refund              *big.Rat
 	reason                               string // of the refund
+	charged                              string // the commit's amount, as the ledger writes it
 	source                               string // usage_source
 	stream                               bool
 	bodyHash                             string // of what the client sent
@@ -210,6 +211,7 @@ func (a *audit) add(e *stored) {
 			l.commits++
 		}
 		l.commit.Add(l.commit, amount)
+		l.charged = e.Amount
 		l.source, l.stream, l.meters = e.Data.UsageSource, e.Data.Stream, e.Data.Meters
 		l.provider, l.priceVersion = e.Data.Provider, e.Data.PriceVersion
 		for _, tried := range e.Data.Attempts {

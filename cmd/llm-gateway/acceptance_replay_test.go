@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"llm-gateway/cmd/llm-gateway/telemetry/receivertest"
 	"llm-gateway/migrations/pgtest"
 )
 
@@ -122,7 +123,8 @@ func TestReplayThroughBinary(t *testing.T) {
 	t.Parallel()
 	all := readRecordings(t)
 	dbURL := pgtest.URL(t)
-	s := startServe(t, "DATABASE_URL="+dbURL, "OPENAI_BASE_URL="+startReplay(t)+"/v1", "OPENAI_API_KEY=k", "BILLING_DEFAULT_BALANCE=10000", "LOG_LEVEL=ERROR")
+	langfuse := receivertest.NewLangfuse(t)
+	s := startServe(t, append(langfuseSettings(langfuse), "DATABASE_URL="+dbURL, "OPENAI_BASE_URL="+startReplay(t)+"/v1", "OPENAI_API_KEY=k", "BILLING_DEFAULT_BALANCE=10000", "LOG_LEVEL=ERROR")...)
 	client, token := newClient(t), tokenFor(t, "replayer")
 	_, models := fetch(t, client, s.url+"/v1/models", token)
 	type sent struct {
@@ -155,6 +157,7 @@ func TestReplayThroughBinary(t *testing.T) {
 	if billed < 30 || len(a.open()) != 0 || len(a.lives) != len(sents) {
 		t.Errorf("%d billed, %d open, %d requests in the ledger", billed, len(a.open()), len(a.lives))
 	}
+	checkTold(t, langfuse, a)
 	verified(t, "DATABASE_URL="+dbURL)
 }
 

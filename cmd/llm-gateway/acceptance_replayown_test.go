@@ -10,6 +10,7 @@ import (
 
 	"github.com/tidwall/gjson"
 
+	"llm-gateway/cmd/llm-gateway/telemetry/receivertest"
 	"llm-gateway/migrations/pgtest"
 )
 
@@ -117,8 +118,9 @@ func TestOwnReplayThroughBinary(t *testing.T) {
 	t.Parallel()
 	readRecordings(t)
 	dbURL, replay := pgtest.URL(t), startReplay(t, "--auth", "k")
-	s := startServe(t, "DATABASE_URL="+dbURL, "OPENAI_BASE_URL="+replay+"/v1", "ANTHROPIC_BASE_URL="+replay, "GEMINI_BASE_URL="+replay+"/v1beta", "OPENAI_API_KEY=k-openai",
-		"ANTHROPIC_API_KEY=k-anthropic", "GOOGLE_GEMINI_API_KEY=k-gemini", "BILLING_DEFAULT_BALANCE=10000", "LOG_LEVEL=ERROR", "RETRY_ENABLED=false")
+	langfuse := receivertest.NewLangfuse(t)
+	s := startServe(t, append(langfuseSettings(langfuse), "DATABASE_URL="+dbURL, "OPENAI_BASE_URL="+replay+"/v1", "ANTHROPIC_BASE_URL="+replay, "GEMINI_BASE_URL="+replay+"/v1beta", "OPENAI_API_KEY=k-openai",
+		"ANTHROPIC_API_KEY=k-anthropic", "GOOGLE_GEMINI_API_KEY=k-gemini", "BILLING_DEFAULT_BALANCE=10000", "LOG_LEVEL=ERROR", "RETRY_ENABLED=false")...)
 	client, token := newClient(t), tokenFor(t, "replayer")
 	_, models := fetch(t, client, s.url+"/v1/models", token)
 	type sent struct {
@@ -153,6 +155,7 @@ func TestOwnReplayThroughBinary(t *testing.T) {
 	if len(a.open()) != 0 || len(a.lives) != len(sents) {
 		t.Errorf("%d open, %d requests in the ledger of %d", len(a.open()), len(a.lives), len(sents))
 	}
+	checkTold(t, langfuse, a)
 	verified(t, "DATABASE_URL="+dbURL)
 }
 
