@@ -53,19 +53,35 @@ func HashKey(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
 
 // Tokens makes and checks JWTs, with one algorithm that is fixed here and never taken from a token.
 type Tokens struct {
-	method jwt.SigningMethod
-	secret []byte
-	parser *jwt.Parser
-	keys   jwt.Keyfunc
+	algorithm string
+	method    jwt.SigningMethod // nil: they cannot be signed here
+	secret    []byte
+	parser    *jwt.Parser
+	keys      jwt.Keyfunc
+	issuer    string
+	audiences []string
 }
 
 // maxToken bounds a credential, in bytes.
 const maxToken = 8 << 10
 
-// claims are what is read of a token.
-type claims struct {
-	Role string `json:"role,omitempty"`
-	jwt.RegisteredClaims
+// tokenLeeway is how far an issuer's clock may be ahead of ours, for nbf and iat. It makes no token last longer.
+const tokenLeeway = 5 * time.Second
+
+// Demand makes the tokens good only of one issuer and one of some audiences; what is empty is not looked at.
+// Tokens that are signed here get both. It is for the time before the first token.
+func (t *Tokens) Demand(issuer string, audiences ...string) *Tokens {
+	t.issuer, t.audiences = issuer, audiences
+	options := []jwt.ParserOption{jwt.WithValidMethods([]string{t.algorithm}), jwt.WithExpirationRequired(), jwt.WithIssuedAt(),
+		jwt.WithLeeway(tokenLeeway), jwt.WithStrictDecoding()}
+	if issuer != "" {
+		options = append(options, jwt.WithIssuer(issuer))
+	}
+	if len(audiences) > 0 {
+		options = append(options, jwt.WithAudience(audiences...))
+	}
+	t.parser = jwt.NewParser(options...)
+	return t
 }
 
 // NewTokens signs and checks with a shared secret: HS256, HS384 or HS512.
@@ -77,9 +93,8 @@ func NewTokens(algorithm string, secret []byte) (*Tokens, error) {
 	if len(secret) == 0 {
 		return nil, errors.New("JWT_SECRET_KEY is empty")
 	}
-	t := &Tokens{method: method, secret: secret, parser: newParser(algorithm)}
-	t.keys = func(*jwt.Token) (any, error) { return t.secret, nil }
-	return t, nil
+	keys := func(*jwt.Token) (any, error) { return secret, nil }
+	return (&Tokens{algorithm: algorithm, method: method, secret: secret, keys: keys}).Demand(""), nil
 }
 
 // NewIssuerTokens checks tokens of an issuer whose public keys keys finds (JWT_JWKS_URL): RS256 or
@@ -87,13 +102,9 @@ func NewTokens(algorithm string, secret []byte) (*Tokens, error) {
 func NewIssuerTokens(algorithm string, keys jwt.Keyfunc) (*Tokens, error) {
 	switch jwt.GetSigningMethod(algorithm).(type) {
 	case *jwt.SigningMethodRSA, *jwt.SigningMethodECDSA:
-		return &Tokens{parser: newParser(algorithm), keys: keys}, nil
+		return (&Tokens{algorithm: algorithm, keys: keys}).Demand(""), nil
 	}
 	return nil, fmt.Errorf("JWT_ALGORITHM must be RS256 or ES256 with JWT_JWKS_URL, not %.40q", algorithm)
-}
-
-func newParser(algorithm string) *jwt.Parser {
-	return jwt.NewParser(jwt.WithValidMethods([]string{algorithm}), jwt.WithExpirationRequired())
 }
 
 // Sign makes a token for an account, valid from now for ttl.
@@ -104,8 +115,11 @@ func (t *Tokens) Sign(account, role string, now time.Time, ttl time.Duration) (s
 	if err := domain.CheckOwner(account); err != nil {
 		return "", err
 	}
-	c := claims{Role: role, RegisteredClaims: jwt.RegisteredClaims{
+	c := claims{Role: role, RegisteredClaims: jwt.RegisteredClaims{Issuer: t.issuer,
 		Subject: account, IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(ttl))}}
+	if len(t.audiences) > 0 {
+		c.Audience = t.audiences[:1]
+	}
 	return jwt.NewWithClaims(t.method, c).SignedString(t.secret)
 }
 
@@ -114,7 +128,7 @@ func (t *Tokens) Check(token string) (*Identity, error) {
 	var c claims
 	_, err := t.parser.ParseWithClaims(token, &c, t.keys)
 	switch {
-	case errors.Is(err, jwt.ErrTokenExpired):
+	case errors.Is(err, jwt.ErrTokenExpired), err == nil && !time.Now().Before(c.ExpiresAt.Time): // leeway or not
 		return nil, unauthorized("token_expired", "Your token has expired. Get a new one.")
 	case err != nil:
 		return nil, unauthorized("invalid_api_key", "The token is not valid here.")

@@ -48,6 +48,7 @@ type call struct {
 	key            string       // its Idempotency-Key, or ""
 	began          time.Time
 	stream         bool
+	sharedIDs      bool           // what providers keep may be named by every account
 	cap            int64          // output tokens per choice that the balance affords; 0 = not capped
 	spent          int64          // tokens that it came to
 	trace          *trace.Request // nil: nobody follows it
@@ -56,7 +57,7 @@ type call struct {
 // prepare reads a request up to the point where only money is missing. Nothing has been charged, and
 // no error from here costs anything.
 func (g *Gateway) prepare(c *gin.Context, d *door, a *asking) (*call, error) {
-	k := &call{who: identityOf(c), door: d, asking: a, header: c.Request.Header, began: g.now(), catalog: g.catalog(), order: rand.Uint64()} //nolint:gosec // it spreads load
+	k := &call{who: identityOf(c), door: d, asking: a, header: c.Request.Header, began: g.now(), sharedIDs: g.sharedIDs, catalog: g.catalog(), order: rand.Uint64()} //nolint:gosec // it spreads load
 	var err error
 	if k.key, err = readKey(c); err != nil {
 		return nil, err
@@ -69,7 +70,13 @@ func (g *Gateway) prepare(c *gin.Context, d *door, a *asking) (*call, error) {
 		return nil, unsupported(err)
 	}
 	k.asked, k.stream = asked, asked.Stream || k.asking.stream
-	return k, g.price(k)
+	if err := g.refuseReferences(k); err != nil {
+		return nil, err
+	}
+	if err := g.price(k); err != nil {
+		return nil, err
+	}
+	return k, g.own(c.Request.Context(), k)
 }
 
 // read reads the path and the body, and keeps a digest of both.

@@ -168,15 +168,23 @@ func (r *chatRequest) tools(v gjson.Result, param string) *Error {
 	if !v.IsArray() {
 		return invalid("invalid_type", param, "`"+param+"` must be an array.")
 	}
+	i := 0
 	v.ForEach(func(_, tool gjson.Result) bool {
 		r.InputBytes += toolTokens
+		i++
 		if kind := tool.Get("type").String(); param == "tools" && kind != "function" && kind != "custom" {
 			r.Opaque = true // a tool that the provider runs reads what we do not see
+			for _, of := range storesOfTools {
+				r.ReferIf(fmt.Sprintf("%s[%d].%s", param, i-1, of), tool.Get(of))
+			}
 		}
 		return true
 	})
 	return nil
 }
+
+// storesOfTools are where tools that a provider runs name what it keeps.
+var storesOfTools = []string{"vector_store_ids", "collection_ids", "file_ids", "container"}
 
 // modalities reads what kinds of output are asked for: each has a price of its own, so one that
 // nobody here knows is refused.
@@ -235,9 +243,14 @@ func (r *chatRequest) message(i int, m gjson.Result) *Error {
 			failed = readText(v, param+".role", &role)
 		case "content":
 			failed = r.content(param+".content", v)
+		case "audio":
+			if v.Type != gjson.Null {
+				r.Opaque = true
+				r.Refer(param+".audio", "")
+			}
 		case "name", "tool_calls", "tool_call_id", "function_call", "refusal", "reasoning", "reasoning_content", "annotations",
 			"thinking_blocks", "extra_content", "cache_control":
-		default: // an earlier audio answer by its id, and whatever else we cannot see
+		default: // whatever else we cannot see
 			r.Opaque = r.Opaque || v.Type != gjson.Null
 		}
 		return failed == nil
@@ -255,8 +268,13 @@ func (r *chatRequest) content(param string, v gjson.Result) *Error {
 	case !v.IsArray():
 		return invalid("invalid_type", param, "`"+param+"` must be a string or an array of parts.")
 	}
+	i := 0
 	v.ForEach(func(_, part gjson.Result) bool {
 		r.part(part)
+		if file := part.Get("file.file_id"); file.Type != gjson.Null {
+			r.Refer(fmt.Sprintf("%s[%d].file.file_id", param, i), "")
+		}
+		i++
 		return true
 	})
 	return nil

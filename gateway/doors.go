@@ -85,7 +85,7 @@ func uncharged(f *chat.Facts, err error) (*chat.Facts, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &chat.Facts{Model: f.Model, Choices: 1, Rounds: 1, NoOutput: true}, nil
+	return &chat.Facts{Model: f.Model, Choices: 1, Rounds: 1, NoOutput: true, References: f.References}, nil
 }
 
 // generateDoor is Google's generateContent, whole and streamed.
@@ -111,9 +111,7 @@ func generateLimit(body []byte) string {
 // generateCountDoor counts the tokens of generateContent.
 var generateCountDoor = &door{
 	surface: chat.SurfaceGenerate,
-	facts: func(a *asking) (*chat.Facts, error) {
-		return &chat.Facts{Model: a.model, Choices: 1, Rounds: 1, NoOutput: true}, nil
-	},
+	facts:   func(a *asking) (*chat.Facts, error) { return generate.CountFacts(a.body, a.model) },
 	foreign: func(a *asking, _ uuid.UUID, _ time.Time) (chat.Foreign, error) {
 		return generate.CountForeign(a.body, a.model)
 	},

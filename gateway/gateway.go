@@ -89,6 +89,8 @@ type Config struct {
 	Journal        Journal  // nil = none: only the ledger makes settlements durable
 	Spool          Spool    // with a Journal: calls go on while the ledger is away; nil = they are denied
 	Keys           Keys
+	Belongings     Belongings // nil = nobody knows whose a provider's ids are
+	SharedIDs      bool       // SHARED_PROVIDER_IDS=allow: whatever they are, every account may name them
 	Tokens         *Tokens
 	Catalog        func() *Catalog // what can be called now
 	Retry          Retry           // the zero value: a failed call is not made again
@@ -121,6 +123,8 @@ type Gateway struct {
 	facts          Facts
 	projections    Projections
 	keys           *keyCache
+	belongings     Belongings
+	sharedIDs      bool
 	tokens         *Tokens
 	catalog        func() *Catalog
 	retry          Retry
@@ -187,7 +191,7 @@ func New(c Config) (*Gateway, error) {
 	stopping, stop := context.WithCancel(context.Background())
 	g := &Gateway{
 		owned: c.Owned, journal: c.Journal, spool: c.Spool, stopping: stopping, stop: stop,
-		ledger: c.Ledger, facts: c.Facts, projections: c.Projections, keys: newKeyCache(c.Keys, c.Now), tokens: c.Tokens, catalog: c.Catalog, retry: c.Retry,
+		ledger: c.Ledger, facts: c.Facts, projections: c.Projections, keys: newKeyCache(c.Keys, c.Now), belongings: c.Belongings, sharedIDs: c.SharedIDs, tokens: c.Tokens, catalog: c.Catalog, retry: c.Retry,
 		circuits: newCircuits(c.Resilience, c.Now, c.Metrics, c.Log),
 		owner:    c.Owner, currency: c.Currency,
 		defaultBalance: c.DefaultBalance, reservePolicy: c.ReservePolicy, modelsArray: c.ModelsArray, ready: c.Ready, degraded: c.Degraded,

@@ -54,6 +54,8 @@ type options struct {
 	ledgerNow func() time.Time                      // the ledger's clock; nil = time.Now
 	share     *env                                  // another gateway, whose ledger this one uses too
 	keys      gateway.Keys                          // API keys
+	belongs   gateway.Belongings                    // nil = nobody knows whose a provider's ids are
+	sharedIDs bool                                  // SHARED_PROVIDER_IDS=allow
 	array     bool                                  // MODELS_FORMAT=array
 	ready     func(context.Context) error           // nil = ready
 	degraded  func(context.Context) []string        // nil = nothing is away
@@ -168,6 +170,7 @@ func (e *env) makeGateway() *gateway.Gateway {
 		Catalog: func() *gateway.Catalog {
 			return &gateway.Catalog{Prices: e.book, Sell: o.sell, Providers: o.providers, Missing: o.missing, Routing: o.routing}
 		}, Retry: o.retry, Resilience: o.failing,
+		Belongings: o.belongs, SharedIDs: o.sharedIDs,
 		Owner: uuid.New(), Currency: "USD", DefaultBalance: domain.MustAmount(o.balance), ReservePolicy: o.policy,
 		ModelsArray: o.array, Ready: o.ready, Degraded: o.degraded, Version: "test", Environment: "development",
 		Metrics: observe.NewMetrics(), Tracer: o.tracer, Log: slog.New(slog.NewJSONHandler(e.logs, nil)), Now: o.now,

@@ -226,7 +226,9 @@ func (h *hold) settle(u used, broken bool) (receipt, error) {
 	op := domain.Settle{RequestID: h.id, Charge: bill.charge.Amount, Data: h.commitData(u, bill), Response: h.kept.response(broken)}
 	defer h.g.stepped(h.g.step(h.call.trace, trace.Settle))
 	h.ended = true // not before: a panic on the way here gives everything back
+	claimed := h.claim(u.report.Kept)
 	out, err := h.way.settle(h, op)
+	claimed()
 	if err != nil {
 		return receipt{}, h.unsettled(err)
 	}

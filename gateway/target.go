@@ -29,6 +29,9 @@ type target struct {
 func (k *call) aim(targets []*target) error {
 	for i, t := range targets {
 		err := k.ready(t)
+		if err == nil && t.terms.Kept != "" && !k.sharedIDs {
+			err = notOwned(t.terms.Kept)
+		}
 		if err == nil {
 			t.need = needOf(k.asked, t)
 			err = t.rebound()

@@ -278,6 +278,18 @@ CREATE TABLE projection_positions (
 
 GRANT DELETE, INSERT, SELECT, UPDATE ON projection_positions TO llm_gateway;
 
+CREATE TABLE provider_belongings (
+    digest bytea NOT NULL,
+    account text NOT NULL,
+    claimed_at timestamp with time zone NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT provider_belongings_pkey PRIMARY KEY (digest),
+    CONSTRAINT provider_belongings_digest_check CHECK ((octet_length(digest) = 32))
+);
+
+CREATE INDEX provider_belongings_claimed ON provider_belongings USING btree (claimed_at);
+
+GRANT DELETE, INSERT, SELECT ON provider_belongings TO llm_gateway;
+
 CREATE TABLE stats (
     shard integer NOT NULL,
     account text NOT NULL,

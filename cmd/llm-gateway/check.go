@@ -51,6 +51,7 @@ type checkOut struct {
 	Settings  []settingOut  `json:"settings"`
 	PriceBook *bookOut      `json:"price_book,omitempty"` // missing where it cannot be used
 	Upstreams *upstreamsOut `json:"upstreams,omitempty"`  // the same
+	Notes     []string      `json:"notes,omitempty"`      // what some settings are for
 	Problems  []string      `json:"problems"`
 }
 
@@ -125,6 +126,7 @@ func checked(src sources) *checkOut {
 	if err := s.signingProblem(); err != nil && len(out.Problems) == 0 {
 		out.Problems = append(out.Problems, err.Error())
 	}
+	out.Notes = s.notes()
 	if usable["PRICE_BOOK"] && usable["BILLING_CURRENCY"] {
 		if err := out.files(s, src, usable["UPSTREAMS"], usable["SELL_BOOK"]); err != nil {
 			out.Problems = append(out.Problems, err.Error())
@@ -214,6 +216,9 @@ func (a *app) printChecked(out *checkOut) error {
 	} else if u != nil {
 		fmt.Fprintf(a.stdout, "upstreams: %s, %s; %d models, %d aliases, %d lists of fallbacks\n", u.Path,
 			or(strings.Join(u.Providers, ", "), "no providers"), u.Models, u.Aliases, u.Fallbacks)
+	}
+	for _, n := range out.Notes {
+		fmt.Fprintf(a.stdout, "NOTE: %s\n", n)
 	}
 	for _, p := range out.Problems {
 		fmt.Fprintf(a.stdout, "PROBLEM: %s\n", p)

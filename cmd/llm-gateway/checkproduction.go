@@ -237,15 +237,15 @@ func (p *production) watching() {
 	}
 }
 
-// edgeSettings are what guards the HTTP edge, where this release has it: what is careless, and why.
-var edgeSettings = []struct{ name, careless, why string }{
+// carelessEdge are the settings that guard the HTTP edge, where this release has it: what is careless, and why.
+var carelessEdge = []struct{ name, careless, why string }{
 	{"ALLOWED_HOSTS", "*", "any Host header is taken: name yours"},
 	{"CORS_ALLOWED_ORIGINS", "*", "any web page may call this gateway with its visitors' tokens: name yours"},
 	{"RATE_LIMIT_ENABLED", "false", "one client can take all there is"},
 }
 
 func (p *production) edge() {
-	for _, e := range edgeSettings {
+	for _, e := range carelessEdge {
 		value, known := p.value(e.name)
 		if !known {
 			continue

@@ -55,6 +55,14 @@ type Settings struct {
 	JWTAlgorithm string
 	JWTTokenTTL  time.Duration
 	JWTJWKSURL   string // "" = tokens are signed with the secret key
+	JWTIssuer    string // "" = any
+	JWTAudience  []string
+
+	SupabaseURL                     string
+	SupabaseKey, SupabaseServiceKey Secret
+
+	AllowedHosts, CORSOrigins, TrustedProxies []string
+	SharedIDs                                 bool // SHARED_PROVIDER_IDS=allow
 
 	OpenAIKey, AnthropicKey, GeminiKey Secret
 	OpenAIBaseURL                      string
@@ -168,6 +176,7 @@ func readSettings(src sources) (*Settings, []reading) {
 		}
 		all = append(all, r)
 	}
+	s.derive(all)
 	return s, all
 }
 

@@ -42,7 +42,7 @@ func TestSettingsDefaults(t *testing.T) {
 		DataDir: "./data", JWTAlgorithm: "HS256", JWTTokenTTL: 30 * time.Minute, OpenAIBaseURL: "https://api.openai.com/v1",
 		AnthropicBaseURL: "https://api.anthropic.com", GeminiBaseURL: "https://generativelanguage.googleapis.com",
 		RetryEnabled: true, RetryAttempts: 3, RetryBaseDelay: time.Second, RetryMaxDelay: time.Minute,
-		KafkaTopic: "llm.usage.v1", KafkaSASL: "none",
+		KafkaTopic: "llm.usage.v1", KafkaSASL: "none", AllowedHosts: []string{"*"}, CORSOrigins: []string{}, TrustedProxies: []string{},
 		Simulated: true, Currency: "USD", DefaultBalance: s.DefaultBalance, ReservePolicy: "cap", Degraded: "deny", ModelsFormat: "openai"}
 	if !reflect.DeepEqual(*s, want) {
 		t.Errorf("got  %+v\nwant %+v", *s, want)

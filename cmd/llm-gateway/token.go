@@ -76,7 +76,7 @@ func (a *app) sign(s *Settings, account, role string, ttl time.Duration) (string
 		return "", time.Time{}, err
 	}
 	now := a.now().UTC().Truncate(time.Second)
-	token, err := tokens.Sign(account, role, now, ttl)
+	token, err := tokens.Demand(s.JWTIssuer, s.JWTAudience...).Sign(account, role, now, ttl)
 	return token, now.Add(ttl), err
 }
 

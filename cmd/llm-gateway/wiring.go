@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/time/rate"
 
 	"llm-gateway/cmd/llm-gateway/telemetry"
 	"llm-gateway/domain"
@@ -28,9 +29,13 @@ import (
 // gateway's, and two gateways must not tell them apart by more.
 const clockTolerance = 2 * time.Second
 
-// issuerTime bounds one fetch of an issuer's keys, and how long a token with an unknown key waits for
-// its turn to cause one.
-const issuerTime = 5 * time.Second
+const (
+	// issuerTime bounds one fetch of an issuer's keys.
+	issuerTime = 5 * time.Second
+	// issuerPause is how long after one fetch a token with an unknown key may cause another: so a new key of
+	// the issuer's is known that soon, whoever else sends tokens, and it is not asked more often.
+	issuerPause = 10 * time.Second
+)
 
 // parts is a wired gateway: what serve runs and tests drive.
 type parts struct {
@@ -89,6 +94,7 @@ func wire(ctx context.Context, s *Settings, catalog *catalogFile, b backend, m l
 	p.gateway, err = gateway.New(gateway.Config{
 		Ledger: withKillLedger(p.ledger), Facts: p.ledger, Projections: projections.NewReader(p.ledger.Pool(), m), Balances: p.balances,
 		Journal: withKillJournal(p.journal), Spool: p.spool(s), Keys: keyStore{p.ledger.Pool()},
+		Belongings: belongings{p.ledger.Pool()}, SharedIDs: s.SharedIDs,
 		Tokens: tokens, Catalog: catalog.now, Retry: s.retry(), Resilience: s.failing(), Owner: owner, Owned: p.recovery.owner.Held, Currency: m.Currency, DefaultBalance: s.DefaultBalance,
 		ReservePolicy: gateway.ReservePolicy(s.ReservePolicy), ModelsArray: s.ModelsFormat == "array",
 		Ready: p.readiness(s), Degraded: p.degraded, Health: p.health, HealthPublic: s.HealthPublic, Traffic: p.traffic,
@@ -245,11 +251,16 @@ func tokensOf(ctx context.Context, s *Settings, log *slog.Logger) (*gateway.Toke
 		if err != nil {
 			return nil, err
 		}
-		return gateway.NewTokens(s.JWTAlgorithm, secret)
+		tokens, err := gateway.NewTokens(s.JWTAlgorithm, secret)
+		if err != nil {
+			return nil, err
+		}
+		return tokens.Demand(s.JWTIssuer, s.JWTAudience...), nil
 	}
 	mustAnswer := false // a gateway without keys would refuse every token and look as if it worked
 	keys, err := keyfunc.NewDefaultOverrideCtx(ctx, []string{s.JWTJWKSURL}, keyfunc.Override{
-		HTTPTimeout: issuerTime, RateLimitWaitMax: issuerTime, NoErrorReturnFirstHTTPReq: &mustAnswer,
+		HTTPTimeout: issuerTime, NoErrorReturnFirstHTTPReq: &mustAnswer,
+		RefreshUnknownKID: rate.NewLimiter(rate.Every(issuerPause), 1), RateLimitWaitMax: time.Millisecond, // who comes too early is refused at once
 		RefreshErrorHandlerFunc: func(string) func(context.Context, error) {
 			return func(_ context.Context, err error) { log.Warn("JWT_JWKS_URL: the keys were not fetched", "error", err) }
 		},
@@ -257,5 +268,9 @@ func tokensOf(ctx context.Context, s *Settings, log *slog.Logger) (*gateway.Toke
 	if err != nil {
 		return nil, fmt.Errorf("JWT_JWKS_URL: the issuer's keys cannot be fetched: %s", reason(err))
 	}
-	return gateway.NewIssuerTokens(s.JWTAlgorithm, keys.Keyfunc)
+	tokens, err := gateway.NewIssuerTokens(s.JWTAlgorithm, keys.Keyfunc)
+	if err != nil {
+		return nil, err
+	}
+	return tokens.Demand(s.JWTIssuer, s.JWTAudience...), nil
 }

@@ -153,7 +153,7 @@ const maxUses = 100
 // geminiTerms: Google bills one search for a request of its 2.x models, and one for each query of the later
 // ones, of which it tells no limit.
 func geminiTerms(r *chat.Request) (Terms, error) {
-	t := Terms{Overhead: geminiOverhead, AudioIn: gemini.Sounds(r)}
+	t := Terms{Overhead: geminiOverhead, AudioIn: gemini.Sounds(r), Kept: keptByGoogle(r)}
 	if r.WebSearch.Exists() {
 		t.Searches = generate.MaxQueries
 	}
@@ -167,6 +167,19 @@ func geminiTerms(r *chat.Request) (Terms, error) {
 		}
 	}
 	return t, nil
+}
+
+// keptByGoogle is where a request links to what was uploaded to Google; "" = nowhere.
+func keptByGoogle(r *chat.Request) string {
+	for i := range r.Messages {
+		for j := range r.Messages[i].Parts {
+			p := &r.Messages[i].Parts[j]
+			if p.URL != "" && !strings.HasPrefix(p.URL, "data:") && generate.KeptByGoogle(p.URL) {
+				return p.Param
+			}
+		}
+	}
+	return ""
 }
 
 // NewGemini is Google's Gemini API. A trailing /v1beta of the base URL is accepted.

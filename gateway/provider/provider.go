@@ -90,6 +90,9 @@ type Terms struct {
 	Window int64
 	// AudioIn says that what the request brings or links to may be sound, beside what says so itself.
 	AudioIn bool
+	// Kept is where the request links to what is kept at the provider by the operator's key, so that only its
+	// translation names it; "" = nowhere.
+	Kept string
 }
 
 // passedHeaders are the client's headers that may reach a provider, in canonical form. Anything

@@ -16,6 +16,8 @@ import (
 const (
 	responsesKept = domain.KeyTTL + time.Hour // the answers of keys; the hour is for clocks that differ
 	ownersKept    = 24 * time.Hour            // leases of owners, after their end
+	// belongingsKept is longer than providers keep what they have stored: 30 days.
+	belongingsKept = 32 * 24 * time.Hour
 )
 
 // NewStore looks in Postgres.
@@ -71,6 +73,11 @@ const (
 		SELECT a.ctid FROM ledger_responses a
 		WHERE a.stored_at < now() - $1::bigint * interval '1 microsecond' ORDER BY a.stored_at LIMIT $2::int))`
 
+	// By place too, for the same reason.
+	deleteBelongings = `DELETE FROM provider_belongings WHERE ctid = ANY (ARRAY(
+		SELECT b.ctid FROM provider_belongings b
+		WHERE b.claimed_at < now() - $1::bigint * interval '1 microsecond' ORDER BY b.claimed_at LIMIT $2::int))`
+
 	// A lease that has run out says no more than one that is not there. It stays while it tells whose
 	// open reservations there are.
 	deleteOwners = `DELETE FROM ledger_leases WHERE name IN (
@@ -85,7 +92,7 @@ func (p postgres) Tidy(ctx context.Context, limit int) (more bool, err error) {
 	for _, d := range []struct {
 		sql  string
 		kept time.Duration
-	}{{deleteResponses, responsesKept}, {deleteOwners, ownersKept}} {
+	}{{deleteResponses, responsesKept}, {deleteOwners, ownersKept}, {deleteBelongings, belongingsKept}} {
 		tag, err := p.pool.Exec(ctx, d.sql, d.kept.Microseconds(), limit)
 		if err != nil {
 			return false, fmt.Errorf("tidying up: %w", err)

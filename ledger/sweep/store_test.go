@@ -57,6 +57,8 @@ func TestPlan(t *testing.T) {
 			conn := asOwner(t, url)
 			mustExec(t, conn, `INSERT INTO ledger_responses (shard, request_id, body, broken, stored_at)
 				SELECT i % 4, gen_random_uuid(), 'x', false, now() - i * interval '4 seconds' FROM generate_series(1, 30000) i`)
+			mustExec(t, conn, `INSERT INTO provider_belongings (digest, account, claimed_at)
+				SELECT sha256(i::text::bytea), 'a', now() - i * interval '4 minutes' FROM generate_series(1, 30000) i`)
 			prepare(t, conn)
 			pool := openPool(t, url, false)
 			look := explain(t, pool, selectLook, LookLimit)
@@ -66,6 +68,10 @@ func TestPlan(t *testing.T) {
 			tidy := explain(t, pool, deleteResponses, responsesKept.Microseconds(), tidyLimit)
 			if !strings.Contains(tidy, "ledger_responses_stored") || strings.Contains(tidy, "Seq Scan on ledger_responses") {
 				t.Errorf("the deletion:\n%s", tidy)
+			}
+			tidy = explain(t, pool, deleteBelongings, belongingsKept.Microseconds(), tidyLimit)
+			if !strings.Contains(tidy, "provider_belongings_claimed") || strings.Contains(tidy, "Seq Scan on provider_belongings") {
+				t.Errorf("the deletion of what belonged to whom:\n%s", tidy)
 			}
 		})
 	}

@@ -3,6 +3,7 @@ package anthropic
 import (
 	"encoding/json"
 	"errors"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/tidwall/gjson"
@@ -57,7 +58,16 @@ func reportOf(m gjson.Result) chat.Report {
 		UpstreamID: domain.CleanText(m.Get("id").Str, chat.MaxUpstreamID),
 	}
 	r.ServiceTier = pricedTier(m.Get("usage.service_tier").Str)
+	r.Kept = keptOf(nil, m.Get("container.id"))
 	return r
+}
+
+// keptOf adds the id of the container that an answer's code ran in: later requests can name it.
+func keptOf(ids []string, container gjson.Result) []string {
+	if container.Type != gjson.String || container.Str == "" || len(ids) >= chat.MaxReferences {
+		return ids
+	}
+	return append(ids, strings.Clone(container.Str))
 }
 
 // pricedTier is the tier by the price book's names, where "" is the usual one.

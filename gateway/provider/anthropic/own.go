@@ -230,6 +230,7 @@ func (r *ownReader) read(kind string, e gjson.Result) {
 		if reason := e.Get("delta.stop_reason").Str; reason != "" {
 			r.reason = reason
 		}
+		r.report.Kept = keptOf(r.report.Kept, e.Get("delta.container.id"))
 		r.count(e.Get("usage"))
 		r.counted = r.counted || e.Get("usage.output_tokens").Exists()
 	}

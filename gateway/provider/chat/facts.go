@@ -1,5 +1,7 @@
 package chat
 
+import "github.com/tidwall/gjson"
+
 // Surfaces are the APIs that applications speak, as events name them.
 const (
 	SurfaceChat        = "chat_completions"
@@ -40,6 +42,31 @@ type Facts struct {
 	EndUser       string
 	NoOutput      bool  // it has no output tokens: embeddings, counts
 	Inputs        int64 // how many inputs have the context window each to itself; 0 = 1
+	References    []Reference
+}
+
+// Reference is something that the provider keeps and the request only names: whoever knows the name is given
+// it, by every account's requests alike, because all of them come with one key.
+type Reference struct {
+	Param string // where it stands
+	ID    string // as the provider's answers tell it; "" = of a kind that no answer tells, so nobody knows whose it is
+}
+
+// MaxReferences bounds how many references one request may have, and how many ids of one answer are told.
+const MaxReferences = 1024
+
+// Refer keeps a reference. One more than MaxReferences is kept, so that too many can be told.
+func (f *Facts) Refer(param, id string) {
+	if len(f.References) <= MaxReferences {
+		f.References = append(f.References, Reference{param, id})
+	}
+}
+
+// ReferIf is Refer of what nobody knows the owner of, where v is there and not null.
+func (f *Facts) ReferIf(param string, v gjson.Result) {
+	if v.Type != gjson.Null {
+		f.Refer(param, "")
+	}
 }
 
 // Foreign is a request of another API than chat completions, read: it can be served by any provider, by way

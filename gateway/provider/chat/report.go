@@ -20,6 +20,7 @@ type Report struct {
 	FinishReason string        // the first choice's, in the provider's own word; at most MaxFinishReason
 	ServiceTier  string        // the tier that served, by the price book's names; at most MaxServiceTier
 	UpstreamID   string        // the answer's id; at most MaxUpstreamID
+	Kept         []string      // ids of what the provider keeps of this answer and requests can name; at most MaxReferences
 	Raw          []byte        // the usage object as it came, usable or not, made by RawUsage; not cleaned; nil = none
 }
 

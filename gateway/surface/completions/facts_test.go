@@ -2,6 +2,7 @@ package completions
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -40,7 +41,7 @@ func TestFacts(t *testing.T) {
 		f, err := Facts([]byte(body))
 		if err != nil {
 			t.Errorf("%s: %v", body, err)
-		} else if *f != want {
+		} else if !reflect.DeepEqual(*f, want) {
 			t.Errorf("%s:\n got %+v\nwant %+v", body, *f, want)
 		}
 	}

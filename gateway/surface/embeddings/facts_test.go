@@ -3,6 +3,7 @@ package embeddings
 import (
 	"encoding/json"
 	"errors"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -31,7 +32,7 @@ func TestFacts(t *testing.T) {
 		f, err := Facts([]byte(body))
 		if err != nil {
 			t.Errorf("%s: %v", body, err)
-		} else if *f != want {
+		} else if !reflect.DeepEqual(*f, want) {
 			t.Errorf("%s:\n got %+v\nwant %+v", body, *f, want)
 		}
 	}
@@ -149,7 +150,7 @@ func FuzzRequest(f *testing.F) {
 		}
 		want := *facts
 		want.Model, want.InputBytes = "m", sent.InputBytes
-		if *sent != want {
+		if !reflect.DeepEqual(*sent, want) {
 			t.Errorf("%+v of %s;\n%+v of %s", *facts, body, *sent, x.Body())
 		}
 	})

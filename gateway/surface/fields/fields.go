@@ -19,7 +19,7 @@ type Object struct {
 var costly = folded("model", "contents", "content", "parts", "requests", "generateContentRequest",
 	"systemInstruction", "tools", "generationConfig", "cachedContent", "serviceTier",
 	"maxOutputTokens", "candidateCount", "responseModalities", "speechConfig", "routingConfig", "modelSelectionConfig",
-	"inlineData", "fileData", "mimeType", "functionResponse", "functionDeclarations", "googleSearch", "googleSearchRetrieval")
+	"inlineData", "fileData", "fileUri", "fileSearch", "retrieval", "mimeType", "functionResponse", "functionDeclarations", "googleSearch", "googleSearchRetrieval")
 
 func folded(names ...string) map[string]string {
 	out := make(map[string]string, len(names))

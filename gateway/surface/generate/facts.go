@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"net/url"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -61,6 +62,34 @@ func Facts(body []byte, model string, stream bool) (*chat.Facts, error) {
 	return &r.Facts, nil
 }
 
+// CountFacts reads what a countTokens request names. Nothing of it is charged.
+func CountFacts(body []byte, model string) (*chat.Facts, error) {
+	r := newReader(body, model)
+	o, err := fields.Read("", gjson.ParseBytes(body))
+	if err == nil {
+		err = r.named(&o)
+	}
+	if inner := o.Get("generateContentRequest"); err == nil && inner.Exists() {
+		if o, err = fields.Read("generateContentRequest", inner); err == nil {
+			err = r.named(&o)
+		}
+	}
+	return &chat.Facts{Model: model, Choices: 1, Rounds: 1, NoOutput: true, References: r.References}, err
+}
+
+// named reads what can name anything that Google keeps.
+func (r *reader) named(o *fields.Object) error {
+	for _, name := range [...]string{"contents", "systemInstruction", "tools", "cachedContent"} {
+		if !o.Has(name) {
+			continue
+		}
+		if err := r.field(o, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (r *reader) field(o *fields.Object, name string) (err error) {
 	switch name {
 	case "contents":
@@ -78,6 +107,7 @@ func (r *reader) field(o *fields.Object, name string) (err error) {
 		r.ServiceTier = tierOf(r.ServiceTier)
 	case "cachedContent":
 		r.Opaque, r.AudioIn = true, true // whatever was uploaded
+		r.Refer(o.Place(name), "")
 	case "toolConfig", "safetySettings", "labels", "store":
 	default:
 		r.Opaque = true
@@ -172,8 +202,29 @@ func (r *reader) file(param string, v gjson.Result) error {
 	}
 	mime, err := o.Text("mimeType")
 	r.Opaque, r.AudioIn = true, r.AudioIn || chat.Sounds(mime)
+	if uri := o.Get("fileUri"); uri.Exists() && KeptByGoogle(uri.Str) {
+		r.Refer(o.Place("fileUri"), "")
+	}
 	return err
 }
+
+// KeptByGoogle says whether a link leads to what was uploaded to Google by the operator's key, or is read by
+// the operator's rights: anything but a web page that everybody may read.
+func KeptByGoogle(link string) bool {
+	u, err := url.Parse(link)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" {
+		return true
+	}
+	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	return host != publicStorage && (host == googleAPIs || strings.HasSuffix(host, "."+googleAPIs)) || strings.Contains(u.Path, "/files/") && strings.HasPrefix(u.Path, "/v1")
+}
+
+// googleAPIs is where Google keeps what is uploaded; what is at publicStorage everybody may read, or has a
+// signature for it.
+const (
+	googleAPIs    = "googleapis.com"
+	publicStorage = "storage." + googleAPIs
+)
 
 // response is a function's result, which may have pictures and files beside its JSON.
 func (r *reader) response(param string, v gjson.Result) error {
@@ -211,6 +262,9 @@ func (r *reader) tool(param string, v gjson.Result) error {
 			})
 		case "googleSearch", "googleSearchRetrieval", "enterpriseWebSearch":
 			r.WebSearch, r.Searches, r.Opaque = true, MaxQueries, true
+		case "fileSearch", "retrieval":
+			r.Opaque, r.Rounds = true, ToolRounds
+			r.Refer(o.Place(name), "")
 		default: // what Google runs by itself, each time with the whole prompt and what came before
 			r.Opaque, r.Rounds = true, ToolRounds
 		}

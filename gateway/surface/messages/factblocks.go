@@ -65,6 +65,8 @@ func (r *factReader) content(param string, v gjson.Result) {
 // block looks at one block for what its bytes do not bound.
 func (r *factReader) block(param string, b gjson.Result) {
 	kind := b.Get("type").Str
+	r.f.ReferIf(param+".file_id", b.Get("file_id"))
+	r.f.ReferIf(param+".source.file_id", b.Get("source.file_id"))
 	fields, known := blockFields[kind]
 	if !known {
 		r.f.Opaque = true

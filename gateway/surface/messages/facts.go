@@ -77,12 +77,12 @@ func (r *factReader) refuse(param, why string) {
 }
 
 // plainFields can neither cost more than their bytes nor bring input that the body does not show.
-var plainFields = []string{"temperature", "top_p", "top_k", "stop_sequences", "tool_choice", "thinking", "cache_control", "diagnostics"}
+var plainFields = []string{"temperature", "top_p", "top_k", "stop_sequences", "tool_choice", "thinking", "cache_control"}
 
 // readFields are read below, and must be spelt exactly: a reader that ignores case would obey what was
 // not priced.
 var readFields = []string{"model", "messages", "max_tokens", "stream", "system", "tools", "service_tier", "metadata",
-	"output_config", "output_format", "context_management", "compaction", "mcp_servers", "fallbacks", "speed", "inference_geo"}
+	"output_config", "output_format", "context_management", "compaction", "mcp_servers", "fallbacks", "speed", "inference_geo", "container", "thread", "diagnostics"}
 
 // field reads one field that is not null.
 func (r *factReader) field(name string, v gjson.Result) {
@@ -141,9 +141,35 @@ func (r *factReader) option(name string, v gjson.Result) {
 		if r.Text(name, v) != "global" {
 			r.refuse(name, "only `global` has a price here.")
 		}
+	case "diagnostics":
+		r.f.ReferIf("diagnostics.previous_message_id", v.Get("previous_message_id"))
+	case "container":
+		r.f.Opaque = true
+		r.container(v)
+	case "thread":
+		r.f.Opaque = true
+		r.f.Refer(name, "")
 	default:
 		r.other(name)
 	}
+}
+
+// container is where Anthropic runs code: an earlier answer's by its id, or with skills, which the operator's
+// organisation may have of its own.
+func (r *factReader) container(v gjson.Result) {
+	if v.Type == gjson.String {
+		r.f.Refer("container", v.Str)
+		return
+	}
+	if id := v.Get("id"); id.Type != gjson.Null {
+		r.f.Refer("container.id", r.Text("container.id", id))
+	}
+	v.Get("skills").ForEach(func(_, skill gjson.Result) bool {
+		if skill.Get("type").Str != "anthropic" {
+			r.f.Refer("container.skills", "")
+		}
+		return true
+	})
 }
 
 func (r *factReader) other(name string) {

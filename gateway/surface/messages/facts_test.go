@@ -30,6 +30,9 @@ func show(body string, f *chat.Facts) string {
 	say(f.Images != 0, "images=%d/%d", f.Images, f.ImageBytes)
 	say(f.ServiceTier != "", "tier=%s", f.ServiceTier)
 	say(f.EndUser != "", "user=%s", f.EndUser)
+	for _, r := range f.References {
+		say(true, "kept=%s:%s", r.Param, r.ID)
+	}
 	say(f.Choices != 1 || f.AudioIn || f.AudioOut || f.ImageOut || f.PredictionLen != 0 || f.IncludeUsage, "what this API does not have")
 	return strings.TrimSpace(s.String())
 }

@@ -134,12 +134,17 @@ func tierOf(asked string) string {
 // special reads what leads beyond this request or cannot be metered, and whatever nobody here knows.
 func (m *meter) special(name string, v gjson.Result) {
 	switch name {
-	case "previous_response_id", "conversation":
+	case "previous_response_id":
 		m.f.Opaque = true
+		m.f.Refer(name, m.TextOrNull(name, v))
+	case "conversation":
+		m.f.Opaque = true
+		m.f.Refer(name, "")
 	case "instructions":
 		m.f.Opaque = m.f.Opaque || v.Type != gjson.String
 	case "prompt":
 		m.f.Opaque, m.template = true, true
+		m.f.Refer(name, "")
 	case "context_management":
 		m.compacts = m.compacts || v.Raw != "[]"
 	case "background":

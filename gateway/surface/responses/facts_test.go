@@ -46,6 +46,9 @@ func factsOf(t *testing.T, request string) string {
 	number(f.InputBytes-int64(len(request)), "bytes+")
 	flag(f.ServiceTier != "", "tier="+f.ServiceTier)
 	flag(f.EndUser != "", "user="+f.EndUser)
+	for _, r := range f.References {
+		out.WriteString(" kept=" + r.Param + ":" + r.ID)
+	}
 	if f.Choices != 1 || f.IncludeUsage || f.AudioOut || f.ImageOut || f.PredictionLen != 0 {
 		t.Errorf("facts of another API: %+v", f)
 	}

@@ -31,8 +31,7 @@ func (m *meter) item(param string, v gjson.Result) {
 	case kind == "computer_call_output":
 		m.part(param+".output", v.Get("output"))
 	case kind == "reasoning":
-		// Without its content OpenAI looks it up by its id.
-		m.f.Opaque = m.f.Opaque || v.Get("encrypted_content").Str == ""
+		m.sealed(param, v)
 	case kind == "additional_tools" || kind == "tool_search_output":
 		m.f.Opaque = true
 		if tools := v.Get("tools"); tools.Type != gjson.Null {
@@ -44,6 +43,22 @@ func (m *meter) item(param string, v gjson.Result) {
 		m.compacts = true
 	default: // references, compacted conversations, what tools of OpenAI's found, and what nobody here knows
 		m.f.Opaque = true
+		m.sealed(param, v)
+	}
+}
+
+// sealed is an item whose content only OpenAI can read. Where it is not in the body either, OpenAI looks it up
+// by its id.
+func (m *meter) sealed(param string, v gjson.Result) {
+	if v.Get("encrypted_content").Str != "" {
+		return
+	}
+	m.f.Opaque = true
+	if id := v.Get("id"); id.Type != gjson.Null {
+		m.f.Refer(param+".id", m.TextOrNull(param+".id", id))
+	}
+	for _, of := range [...]string{"container_id", "file_id", "vector_store_id"} {
+		m.f.ReferIf(param+"."+of, v.Get(of))
 	}
 }
 
@@ -91,6 +106,9 @@ func (m *meter) part(param string, v gjson.Result) {
 			text = true
 		case "image_url", "file_id":
 			image = image || of.Type != gjson.Null
+			if name == "file_id" {
+				m.f.ReferIf(param+"."+name, of)
+			}
 		case "prompt_cache_breakpoint":
 			m.retention(param+"."+name, of)
 		case "annotations", "logprobs", "detail":

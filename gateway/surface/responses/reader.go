@@ -65,6 +65,7 @@ func (r *reader) other(kind string, data []byte) (done bool, err error) {
 		v := gjson.GetBytes(data, "response")
 		r.report.Model = domain.CleanText(v.Get("model").Str, chat.MaxModelName)
 		r.report.UpstreamID = domain.CleanText(v.Get("id").Str, chat.MaxUpstreamID)
+		r.report.Kept = keptOf(v)
 	case "response.completed", "response.incomplete", "response.failed", "response.cancelled":
 		return r.last(kind, gjson.GetBytes(data, "response"))
 	}

@@ -1,6 +1,8 @@
 package responses
 
 import (
+	"strings"
+
 	"github.com/tidwall/gjson"
 
 	"llm-gateway/domain"
@@ -16,11 +18,27 @@ func reportOf(v gjson.Result) (r chat.Report, ended bool) {
 		Usage:       usageOf(v.Get("usage")),
 		Raw:         chat.RawUsage(v.Get("usage")),
 	}
-	r.FinishReason = finishOf(v)
+	r.FinishReason, r.Kept = finishOf(v), keptOf(v)
 	if r.Usage != nil {
 		r.Usage.WebSearch = searchesOf(v)
 	}
 	return r, v.Get("output").IsArray() && r.FinishReason != ""
+}
+
+// keptOf are the ids of a response and of its items, which later requests can name: even those that are not
+// stored, for clients send them back as they came.
+func keptOf(v gjson.Result) (ids []string) {
+	add := func(id gjson.Result) {
+		if id.Type == gjson.String && id.Str != "" && len(ids) < chat.MaxReferences {
+			ids = append(ids, strings.Clone(id.Str))
+		}
+	}
+	add(v.Get("id"))
+	v.Get("output").ForEach(func(_, item gjson.Result) bool {
+		add(item.Get("id"))
+		return true
+	})
+	return ids
 }
 
 // finishOf is why a response ended, in the words of chat completions where they have one; "" where it has not.
