@@ -262,13 +262,14 @@ func (f *following) checkUpstream() {
 // TestSentryLedgerAway: Sentry is told when the ledger fails requests, without their accounts.
 func TestSentryLedgerAway(t *testing.T) {
 	t.Parallel()
-	sentry, way := receivertest.NewSentry(t), newWay(t)
-	s := startServe(t, "DATABASE_URL="+way.url(t), "SENTRY_DSN="+sentry.DSN())
+	sentry := receivertest.NewSentry(t)
+	post, dbURL := newGatePost(t, pgtest.URL(t))
+	s := startServe(t, "DATABASE_URL="+dbURL, "SENTRY_DSN="+sentry.DSN())
 	client, token := newClient(t), tokenFor(t, "away")
 	if got := chat(t.Context(), client, s.url, token, chatBody("sim-small", canaryPrompt, false, "")); got.status != http.StatusOK {
 		t.Fatal(got.String())
 	}
-	way.close()
+	post.set(cut)
 	got := chat(t.Context(), client, s.url, token, chatBody("sim-small", canaryPrompt, false, ""))
 	if got.status != http.StatusServiceUnavailable {
 		t.Fatal(got.String())
