@@ -269,7 +269,7 @@ func TestContentEncoding(t *testing.T) {
 	for encoding, body := range map[string]string{"gzip": packed.String(), "br": "x", "GZIP": packed.String(), "deflate, gzip": "x"} {
 		r := e.request(http.MethodPost, "otto", chatPath, body)
 		r.Header.Set("Content-Encoding", encoding)
-		checkError(t, encoding, e.do(r), 400, "invalid_request_error", "unsupported_parameter")
+		checkError(t, encoding, e.do(r), 415, "invalid_request_error", "unsupported_content_encoding")
 	}
 	checkError(t, "gzip without saying so", e.chat("otto", packed.String()), 400, "invalid_request_error", "invalid_json")
 	e.untouched("encodings", "otto")

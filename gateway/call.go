@@ -110,7 +110,8 @@ func readBody(c *gin.Context) ([]byte, error) {
 		return nil, tooLarge
 	}
 	if encoding := c.GetHeader("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return nil, invalid("unsupported_parameter", "", "Send the body without Content-Encoding.")
+		return nil, &Error{Status: http.StatusUnsupportedMediaType, Type: typeInvalid, Code: "unsupported_content_encoding",
+			Message: "Send the body as it is, without Content-Encoding: nothing is unpacked here."}
 	}
 	var body bytes.Buffer
 	if c.Request.ContentLength > 0 {

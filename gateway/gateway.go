@@ -92,6 +92,7 @@ type Config struct {
 	Belongings     Belongings // nil = nobody knows whose a provider's ids are
 	SharedIDs      bool       // SHARED_PROVIDER_IDS=allow: whatever they are, every account may name them
 	Tokens         *Tokens
+	Edge           Edge
 	Catalog        func() *Catalog // what can be called now
 	Retry          Retry           // the zero value: a failed call is not made again
 	Resilience     Resilience      // the zero value: no circuits, and no budget of retries
@@ -126,6 +127,7 @@ type Gateway struct {
 	belongings     Belongings
 	sharedIDs      bool
 	tokens         *Tokens
+	edge           *edge
 	catalog        func() *Catalog
 	retry          Retry
 	circuits       *circuits
@@ -188,8 +190,13 @@ func New(c Config) (*Gateway, error) {
 	if c.Owned == nil {
 		c.Owned = func() bool { return true }
 	}
+	edge, err := newEdge(c.Edge)
+	if err != nil {
+		return nil, err
+	}
 	stopping, stop := context.WithCancel(context.Background())
 	g := &Gateway{
+		edge:  edge,
 		owned: c.Owned, journal: c.Journal, spool: c.Spool, stopping: stopping, stop: stop,
 		ledger: c.Ledger, facts: c.Facts, projections: c.Projections, keys: newKeyCache(c.Keys, c.Now), belongings: c.Belongings, sharedIDs: c.SharedIDs, tokens: c.Tokens, catalog: c.Catalog, retry: c.Retry,
 		circuits: newCircuits(c.Resilience, c.Now, c.Metrics, c.Log),
@@ -207,7 +214,7 @@ func New(c Config) (*Gateway, error) {
 	if c.Balances != nil {
 		g.gate = newGate(c.Balances, c.Facts, c.Now)
 	}
-	g.engine = g.newEngine()
+	g.engine = g.newEngine(c.Edge.Proxies)
 	return g, nil
 }
 

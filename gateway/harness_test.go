@@ -47,14 +47,15 @@ type options struct {
 	wrap      func(gateway.Ledger) gateway.Ledger // between the gateway and its ledger
 	facts     func(gateway.Facts) gateway.Facts   // the same for reading
 	views     func(gateway.Projections) gateway.Projections
-	balances  gateway.Balances                      // nil = no cache
-	journal   gateway.Journal                       // nil = none
-	spool     gateway.Spool                         // nil = deny
-	owned     func() bool                           // nil = always
-	ledgerNow func() time.Time                      // the ledger's clock; nil = time.Now
-	share     *env                                  // another gateway, whose ledger this one uses too
-	keys      gateway.Keys                          // API keys
-	belongs   gateway.Belongings                    // nil = nobody knows whose a provider's ids are
+	balances  gateway.Balances   // nil = no cache
+	journal   gateway.Journal    // nil = none
+	spool     gateway.Spool      // nil = deny
+	owned     func() bool        // nil = always
+	ledgerNow func() time.Time   // the ledger's clock; nil = time.Now
+	share     *env               // another gateway, whose ledger this one uses too
+	keys      gateway.Keys       // API keys
+	belongs   gateway.Belongings // nil = nobody knows whose a provider's ids are
+	edge      gateway.Edge
 	sharedIDs bool                                  // SHARED_PROVIDER_IDS=allow
 	array     bool                                  // MODELS_FORMAT=array
 	ready     func(context.Context) error           // nil = ready
@@ -170,7 +171,7 @@ func (e *env) makeGateway() *gateway.Gateway {
 		Catalog: func() *gateway.Catalog {
 			return &gateway.Catalog{Prices: e.book, Sell: o.sell, Providers: o.providers, Missing: o.missing, Routing: o.routing}
 		}, Retry: o.retry, Resilience: o.failing,
-		Belongings: o.belongs, SharedIDs: o.sharedIDs,
+		Belongings: o.belongs, SharedIDs: o.sharedIDs, Edge: o.edge,
 		Owner: uuid.New(), Currency: "USD", DefaultBalance: domain.MustAmount(o.balance), ReservePolicy: o.policy,
 		ModelsArray: o.array, Ready: o.ready, Degraded: o.degraded, Version: "test", Environment: "development",
 		Metrics: observe.NewMetrics(), Tracer: o.tracer, Log: slog.New(slog.NewJSONHandler(e.logs, nil)), Now: o.now,

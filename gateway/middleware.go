@@ -70,6 +70,9 @@ func (g *Gateway) report(c *gin.Context, r *record, took time.Duration) {
 	if who, ok := c.Get(keyIdentity); ok {
 		attrs = append(attrs, slog.String("user_id", who.(*Identity).Account))
 	}
+	if client := c.ClientIP(); client != "" {
+		attrs = append(attrs, slog.String("client_ip", client))
+	}
 	if r.hold != nil {
 		r.model = r.hold.call.model.Name // a fallback's, where that was called
 		attrs = append(attrs, slog.String("model", r.model), slog.String("billing_request_id", r.hold.id.String()))

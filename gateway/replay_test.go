@@ -47,7 +47,7 @@ func replay(t *testing.T, tune func(*provider.Config)) *env {
 		_ = server.Wait()         // it was killed
 	})
 	dialUntil(t, address)
-	return start(t, options{providers: allThree(t, "http://"+address, tune), book: withStandIn(t), balance: "1000"})
+	return start(t, options{providers: allThree(t, "http://"+address, tune), book: withStandIn(t), balance: "1000", sharedIDs: true})
 }
 
 // allThree are the real providers' clients, at one address.

@@ -87,18 +87,19 @@ func Routes() []Route {
 	return out
 }
 
-// newEngine builds gin's engine. It trusts no proxy and redirects nothing: a moved POST loses its
-// body. Paths are matched before they are decoded, so that a name with a slash in it is one name.
-func (g *Gateway) newEngine() *gin.Engine {
+// newEngine builds gin's engine. It trusts the named proxies only, and redirects nothing: a moved POST loses
+// its body. Paths are matched before they are decoded, so that a name with a slash in it is one name.
+func (g *Gateway) newEngine(proxies []string) *gin.Engine {
 	gin.SetMode(gin.ReleaseMode)
 	engine := gin.New()
-	engine.SetTrustedProxies(nil) //nolint:errcheck // nil is always accepted
+	engine.SetTrustedProxies(proxies) //nolint:errcheck // newEdge has read them
 	engine.RedirectTrailingSlash, engine.HandleMethodNotAllowed = false, true
 	engine.UseRawPath, engine.UnescapePathValues = true, false // accountName decodes: gin would make blanks of plus signs
 	engine.Use(g.recorded, g.recovered)
 	if g.unbilled {
 		engine.Use(sayUnbilled)
 	}
+	engine.Use(g.guarded)
 	for _, r := range routes {
 		guard := map[access]handler{everybody: func(*gin.Context) error { return nil }, users: g.identified, admins: g.administrator, operators: g.operator}[r.access]
 		engine.Handle(r.Method, ginPath(r.Path), entering(r.door), g.render(guard), g.render(g.served(r)))

@@ -64,7 +64,6 @@ func (g *Gateway) stated(c *gin.Context, account string) error {
 	}
 	h := c.Writer.Header()
 	h.Set("Cache-Control", "private, no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
 	switch format {
 	case statement.HTML:
 		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")

@@ -207,6 +207,7 @@ func (s *Settings) contradictions() (problems []string) {
 		problems = append(problems, "DATABASE_MIGRATE_URL: it goes with DATABASE_URL, which is not set")
 	}
 	problems = append(problems, s.Telemetry.contradictions()...)
+	problems = append(problems, s.productionProblems()...)
 	return append(problems, s.kafkaContradictions()...)
 }
 

@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"llm-gateway/gateway"
 )
 
 // The words of SHARED_PROVIDER_IDS.
@@ -169,4 +171,9 @@ func (s *Settings) notes() (notes []string) {
 		notes = append(notes, "SUPABASE_SERVICE_ROLE_KEY: nothing here needs it, and it is sent nowhere; it opens all of the project's data, so better leave it out")
 	}
 	return notes
+}
+
+// edge is what guards the gateway's door.
+func (s *Settings) edge() gateway.Edge {
+	return gateway.Edge{Hosts: s.AllowedHosts, Origins: s.CORSOrigins, Proxies: s.TrustedProxies}
 }

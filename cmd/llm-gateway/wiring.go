@@ -95,6 +95,7 @@ func wire(ctx context.Context, s *Settings, catalog *catalogFile, b backend, m l
 		Ledger: withKillLedger(p.ledger), Facts: p.ledger, Projections: projections.NewReader(p.ledger.Pool(), m), Balances: p.balances,
 		Journal: withKillJournal(p.journal), Spool: p.spool(s), Keys: keyStore{p.ledger.Pool()},
 		Belongings: belongings{p.ledger.Pool()}, SharedIDs: s.SharedIDs,
+		Edge:   s.edge(),
 		Tokens: tokens, Catalog: catalog.now, Retry: s.retry(), Resilience: s.failing(), Owner: owner, Owned: p.recovery.owner.Held, Currency: m.Currency, DefaultBalance: s.DefaultBalance,
 		ReservePolicy: gateway.ReservePolicy(s.ReservePolicy), ModelsArray: s.ModelsFormat == "array",
 		Ready: p.readiness(s), Degraded: p.degraded, Health: p.health, HealthPublic: s.HealthPublic, Traffic: p.traffic,
