@@ -9,7 +9,9 @@
 //     process's memory. Neither lets through one call more than the limit (domain/gcra.go).
 //   - A call that one limit refuses takes nothing of the others. An account's and its key's limits are taken in
 //     one step; everybody's is in another slot of a cluster, and is given back where the account's refuses.
-//   - Where Redis does not answer in time, memory decides, for that call.
+//   - Where Redis does not answer in time, memory decides, for that call. It knows what this process has let
+//     through, so that one gateway alone never lets through more than the limit, however Redis comes and goes;
+//     several let through at most as much each.
 //   - Giving back waits for nothing: it has a queue with a bound, and a lost one makes a limit stricter until
 //     it has drained, or where more was used than taken, laxer by that.
 //   - Nothing here lets a call pass that its account cannot pay for: money is the ledger's.
@@ -139,13 +141,14 @@ func (l *Limiter) Admit(ctx context.Context, a domain.RateAsk, balance bool) *Gr
 func (l *Limiter) decide(g *Grant, own, all bool) {
 	switch {
 	case own && all:
+		l.remember(g)
 	case own:
 		g.Levels[domain.RateAccount] = g.without(domain.RateAccount)
 		g.Levels[domain.RateKey] = g.without(domain.RateKey)
-		l.adjust(g, domain.RateAdjustment{Ask: g.Ask, Own: g.Ask.Want.Negative()})
+		l.undo(g, domain.RateAdjustment{Ask: g.Ask, Own: g.Ask.Want.Negative()})
 	case all:
 		g.Levels[domain.RateAll] = g.without(domain.RateAll)
-		l.adjust(g, domain.RateAdjustment{Ask: g.Ask, All: g.Ask.Want.Negative()})
+		l.undo(g, domain.RateAdjustment{Ask: g.Ask, All: g.Ask.Want.Negative()})
 	}
 	for i, q := range g.Ask.Quotas {
 		scope := domain.RateScope(i)
@@ -189,30 +192,54 @@ func (l *Limiter) Settle(g *Grant, tokens int64) {
 	}
 	var by domain.Quantities
 	by[domain.TokensMinute] = domain.OneRequest(tokens)[domain.TokensMinute] - g.Ask.Want[domain.TokensMinute]
-	l.adjust(g, domain.RateAdjustment{Ask: g.Ask, Own: by, All: by})
+	a := domain.RateAdjustment{Ask: g.Ask, Own: by, All: by}
+	if changes(&a) {
+		l.memory.Adjust(&a, l.milli())
+	}
+	_, there := split(g, a)
+	l.giveBack(there)
 }
 
-// adjust changes each part where it was taken.
-func (l *Limiter) adjust(g *Grant, a domain.RateAdjustment) {
-	there, here := a, a
-	if !g.ownThere {
-		there.Own = domain.Quantities{}
-	} else {
-		here.Own = domain.Quantities{}
+// remember keeps in memory, too, what the shared store has let through.
+func (l *Limiter) remember(g *Grant) {
+	_, there := split(g, domain.RateAdjustment{Ask: g.Ask, Own: g.Ask.Want, All: g.Ask.Want})
+	if changes(&there) {
+		l.memory.Adjust(&there, l.milli())
 	}
-	if !g.allThere {
-		there.All = domain.Quantities{}
-	} else {
-		here.All = domain.Quantities{}
-	}
+}
+
+// undo gives back what a refused request has taken, where it was taken.
+func (l *Limiter) undo(g *Grant, a domain.RateAdjustment) {
+	here, there := split(g, a)
 	if changes(&here) {
 		l.memory.Adjust(&here, l.milli())
 	}
-	if !changes(&there) {
+	l.giveBack(there)
+}
+
+// split parts an adjustment into what memory was asked for, and what the shared store.
+func split(g *Grant, a domain.RateAdjustment) (here, there domain.RateAdjustment) {
+	here, there = a, a
+	if g.ownThere {
+		here.Own = domain.Quantities{}
+	} else {
+		there.Own = domain.Quantities{}
+	}
+	if g.allThere {
+		here.All = domain.Quantities{}
+	} else {
+		there.All = domain.Quantities{}
+	}
+	return here, there
+}
+
+// giveBack tells the shared store, soon.
+func (l *Limiter) giveBack(a domain.RateAdjustment) {
+	if !changes(&a) {
 		return
 	}
 	select {
-	case l.returns <- there:
+	case l.returns <- a:
 	default:
 		l.count("return", "dropped")
 	}
@@ -242,12 +269,12 @@ func (l *Limiter) run() {
 		case <-l.closed:
 			return
 		case first := <-l.returns:
-			l.giveBack(first)
+			l.send(first)
 		}
 	}
 }
 
-func (l *Limiter) giveBack(first domain.RateAdjustment) {
+func (l *Limiter) send(first domain.RateAdjustment) {
 	batch := []domain.RateAdjustment{first}
 gather:
 	for len(batch) < returnsAtOnce {

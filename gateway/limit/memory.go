@@ -67,15 +67,12 @@ func (m *Memory) TakeAll(a *domain.RateAsk, now int64) (t domain.RateTaken) {
 	return t
 }
 
-// Adjust changes what a request has taken. Whoever was forgotten meanwhile is left so.
+// Adjust changes what a request has taken.
 func (m *Memory) Adjust(a *domain.RateAdjustment, now int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, h := range own(&a.Ask) {
-		if e := m.known[h]; e != nil {
-			b := e.Value.(*buckets)
-			b.levels = a.Ask.Quotas[h.scope].Adjust(b.levels, now, a.Own)
-		}
+		m.keep(h, a.Ask.Quotas[h.scope].Adjust(m.levels(h), now, a.Own))
 	}
 	m.all = a.Ask.Quotas[domain.RateAll].Adjust(m.all, now, a.All)
 }
