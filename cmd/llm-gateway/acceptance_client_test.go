@@ -72,11 +72,16 @@ func chat(ctx context.Context, c *http.Client, base, token, body string) reply {
 	return post(ctx, c, base+"/v1/chat/completions", token, body)
 }
 
-// post sends one request and reads all of its answer.
-func post(ctx context.Context, c *http.Client, url, token, body string) (r reply) {
+// post sends one POST and reads all of its answer.
+func post(ctx context.Context, c *http.Client, url, token, body string) reply {
+	return send(ctx, c, http.MethodPost, url, token, body)
+}
+
+// send sends one request and reads all of its answer.
+func send(ctx context.Context, c *http.Client, method, url, token, body string) (r reply) {
 	begin := time.Now()
 	defer func() { r.took = time.Since(begin) }()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
 		return reply{err: err}
 	}

@@ -1,0 +1,326 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+
+	"llm-gateway/gateway"
+)
+
+// limitFlood is how many requests at once each limit meets.
+const limitFlood = 24
+
+// limited are gateways whose limits are tested.
+type limited struct {
+	t       *testing.T
+	all     []*served
+	url     string // of the database
+	client  *http.Client
+	began   time.Time
+	storage string
+}
+
+func startLimited(t *testing.T, storage string, n int, env ...string) *limited {
+	t.Helper()
+	env = append([]string{"RATE_LIMIT_STORAGE=" + storage, "BILLING_DEFAULT_BALANCE=1000", "LOG_LEVEL=ERROR"}, env...)
+	all, url := gateways(t, n, env...)
+	return &limited{t: t, all: all, url: url, client: newClient(t), began: time.Now(), storage: storage}
+}
+
+// flood sends requests at once, spread over the gateways, and says how many came through. Each of the others
+// must be refused as limits refuse.
+func (l *limited) flood(token func(i int) string, body string) int {
+	l.t.Helper()
+	var mu sync.Mutex
+	through := 0
+	atOnce(limitFlood, func(i int) {
+		r := chat(l.t.Context(), l.client, l.all[i%len(l.all)].url, token(i), body)
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case r.status == http.StatusOK && r.complete:
+			through++
+		case r.status != http.StatusTooManyRequests || r.code != "rate_limit_exceeded" || r.request != "":
+			l.t.Errorf("request %d: %v", i, &r)
+		default:
+			l.checkRefusal(&r)
+		}
+	})
+	return through
+}
+
+// checkRefusal: a refusal says when to come back, twice and the same.
+func (l *limited) checkRefusal(r *reply) {
+	seconds, err := strconv.ParseInt(r.header.Get("Retry-After"), 10, 64)
+	millis, err2 := strconv.ParseInt(r.header.Get("retry-after-ms"), 10, 64)
+	if err != nil || err2 != nil || seconds != (millis+999)/1000 || seconds < 1 || seconds > 3600 || !strings.Contains(r.body, `"type":"rate_limit_error"`) {
+		l.t.Errorf("%v: %v", r, r.header)
+	}
+}
+
+// came holds a flood's outcome against a limit: with Redis so many came through over all gateways, with memory
+// on each of them; no more than what has come back since the beginning, every so often, and what memory let
+// through where a busy Redis did not answer in time.
+func (l *limited) came(what string, got, limit int, refill time.Duration) {
+	l.t.Helper()
+	want := limit
+	if l.storage == limitsInMemory {
+		want *= len(l.all)
+	}
+	more := int(time.Since(l.began)/refill) * want
+	for _, s := range l.all {
+		more += s.metric(l.client, `rate_limit_requests_total{result="memory",scope="store"}`)
+	}
+	if l.t.Logf("%s: %d came through", what, got); got < want || got > want+more {
+		l.t.Errorf("%s: %d came through, not %d (and at most %d more)", what, got, want, more)
+	}
+}
+
+// metric reads a counter; 0 where it has not counted.
+func (s *served) metric(c *http.Client, name string) int {
+	_, text := fetch(s.t, c, s.url+"/metrics", "")
+	for line := range strings.Lines(text) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil {
+				s.t.Error(err)
+			}
+			return int(n)
+		}
+	}
+	return 0
+}
+
+// TestLimits: each limit lets through what it says, on one gateway and on three, in Redis over all of them
+// together, in memory on each; from the settings, by override, and of a key.
+func TestLimits(t *testing.T) {
+	for _, storage := range []string{limitsInRedis, limitsInMemory} {
+		for _, n := range []int{1, 3} {
+			t.Run(fmt.Sprintf("%s, %d gateways", storage, n), func(t *testing.T) { limitsOfAccounts(t, storage, n) })
+			t.Run(fmt.Sprintf("%s, %d gateways, of all", storage, n), func(t *testing.T) { limitsOfAll(t, storage, n) })
+		}
+	}
+}
+
+func limitsOfAccounts(t *testing.T, storage string, n int) {
+	l := startLimited(t, storage, n, "RATE_LIMIT_REQUESTS_PER_MINUTE=3", "RATE_LIMIT_REQUESTS_PER_HOUR=4", "RATE_LIMIT_TOKENS_PER_MINUTE=2500")
+	db := "DATABASE_URL=" + l.url
+	as := func(account string) func(int) string {
+		token := tokenFor(t, account)
+		return func(int) string { return token }
+	}
+	body := chatBody("sim-flat", "sim:tokens=5", false, `,"max_tokens":5`)
+	for _, account := range []string{"hourly", "thirsty", "keyed", "raised"} { // opens them
+		if status, text := fetch(t, l.client, l.all[0].url+"/v1/models", as(account)(0)); status != http.StatusOK {
+			t.Fatal(status, text)
+		}
+	}
+	succeeds(t, []string{db}, "account", "limits", "hourly", "--requests-per-minute", "0")
+	succeeds(t, []string{db}, "account", "limits", "raised", "--requests-per-minute", "6", "--requests-per-hour", "0")
+	succeeds(t, []string{db}, "account", "limits", "thirsty", "--requests-per-minute", "0", "--requests-per-hour", "0")
+	succeeds(t, []string{db}, "account", "limits", "keyed", "--requests-per-minute", "0", "--requests-per-hour", "0")
+	key := parsed[keyOut](t, []string{db}, "key", "create", "--account", "keyed", "--requests-per-hour", "2").Key
+	l.came("an account's minute", l.flood(as("minute"), body), 3, 20*time.Second)
+	l.came("an account's hour", l.flood(as("hourly"), body), 4, 15*time.Minute)
+	l.came("an account's override", l.flood(as("raised"), body), 6, 10*time.Second)
+	l.came("a key's hour", l.flood(func(int) string { return key }, body), 2, 30*time.Minute)
+	thirsty := chatBody("sim-small", "sim:tokens=1000", false, `,"max_tokens":1000`)
+	l.came("an account's tokens", l.flood(as("thirsty"), thirsty), 2, 20*time.Second)
+	l.settled(as("keyed")(0))
+}
+
+// settled: what a request took and did not use is there again, on every gateway.
+func (l *limited) settled(token string) {
+	l.t.Helper()
+	roomy := chatBody("sim-flat", "sim:tokens=5", false, `,"max_tokens":2000`)
+	for i := range 3 * len(l.all) {
+		eventually(l.t, settleLimit, "the tokens that were not used are given back", func() bool {
+			return chat(l.t.Context(), l.client, l.all[i%len(l.all)].url, token, roomy).status == http.StatusOK
+		})
+	}
+}
+
+func limitsOfAll(t *testing.T, storage string, n int) {
+	name, limit, refill := "RATE_LIMIT_GLOBAL_REQUESTS_PER_MINUTE", 3, 20*time.Second
+	if n == 3 {
+		name, limit, refill = "RATE_LIMIT_GLOBAL_REQUESTS_PER_HOUR", 5, 12*time.Minute
+	}
+	l := startLimited(t, storage, n, fmt.Sprintf("%s=%d", name, limit))
+	l.came(name, l.flood(func(i int) string { return tokenFor(t, fmt.Sprint("one-of-many-", i)) }, chatBody("sim-flat", "x", n == 3, "")), limit, refill)
+	for _, path := range []string{"/v1/models", "/billing/balance", "/health"} {
+		if status, text := fetch(t, l.client, l.all[0].url+path, tokenFor(t, "reader")); status != http.StatusOK {
+			t.Errorf("%s is limited: %d %s", path, status, text)
+		}
+	}
+}
+
+// openAIDuration is how OpenAI writes the time until a limit is whole again.
+var openAIDuration = regexp.MustCompile(`^([0-9]+h)?([0-9]+m)?([0-9]+(\.[0-9]+)?(s|ms))$`)
+
+// checkLeft reads the headers of one limit as OpenAI's clients do.
+func checkLeft(t *testing.T, h http.Header, unit string, limit, remaining int64, reset time.Duration) {
+	t.Helper()
+	text := h.Get("x-ratelimit-reset-" + unit)
+	got, err := time.ParseDuration(text)
+	if !openAIDuration.MatchString(text) || err != nil || got <= reset/2 || got > reset {
+		t.Errorf("%s are reset in %q, not in about %s", unit, text, reset)
+	}
+	if l, r := h.Get("x-ratelimit-limit-"+unit), h.Get("x-ratelimit-remaining-"+unit); l != fmt.Sprint(limit) || r != fmt.Sprint(remaining) {
+		t.Errorf("%s: limit %q, remaining %q, not %d and %d", unit, l, r, limit, remaining)
+	}
+}
+
+// TestLimitHeaders: what a client is told of its limits, on answers whole and streamed and on refusals, by
+// every API; what is no model call, and what is malformed, counts for nothing.
+func TestLimitHeaders(t *testing.T) {
+	t.Parallel()
+	l := startLimited(t, limitsInMemory, 1, "RATE_LIMIT_REQUESTS_PER_MINUTE=5", "RATE_LIMIT_REQUESTS_PER_HOUR=1000", "RATE_LIMIT_TOKENS_PER_MINUTE=10000")
+	base, token := l.all[0].url, tokenFor(t, "reader")
+	ask := func(path, body string) reply { return post(t.Context(), l.client, base+path, token, body) }
+	for _, body := range []string{`{`, `{"model":"sim-flat"}`, chatBody("no-such-model", "x", false, ""), chatBody("sim-flat", "x", false, `,"n":-1`)} {
+		if r := ask("/v1/chat/completions", body); r.status < 400 || r.status > 404 || r.header.Get("x-ratelimit-limit-requests") != "" {
+			t.Errorf("%v %v", &r, r.header)
+		}
+	}
+	for i := range 2 {
+		r := ask("/v1/chat/completions", chatBody("sim-flat", "sim:tokens=3", i == 1, `,"max_tokens":100`))
+		if r.status != http.StatusOK {
+			t.Fatal(&r)
+		}
+		checkLeft(t, r.header, "requests", 5, int64(4-i), time.Duration(12*(i+1))*time.Second)
+		if left, err := strconv.Atoi(r.header.Get("x-ratelimit-remaining-tokens")); err != nil || left < 9700 || left > 9900 {
+			t.Errorf("tokens: %v", r.header)
+		}
+	}
+	if r := ask("/v1/messages", `{"model":"sim-flat","max_tokens":20000,"messages":[{"role":"user","content":"x"}]}`); r.status != http.StatusTooManyRequests ||
+		r.header.Get("x-should-retry") != "false" || !strings.Contains(r.body, "too large") {
+		t.Errorf("%v %v", &r, r.header)
+	}
+	for range 3 {
+		if r := ask("/v1/messages", `{"model":"sim-flat","max_tokens":20,"messages":[{"role":"user","content":"x"}]}`); r.status != http.StatusOK {
+			t.Error(&r)
+		}
+	}
+	for path, want := range map[string]string{
+		"/v1/chat/completions": `"code":"rate_limit_exceeded"`, "/v1/messages": `{"type":"error","error":{"type":"rate_limit_error"`,
+		"/v1beta/models/sim-flat:generateContent": `"status":"RESOURCE_EXHAUSTED"`,
+	} {
+		body := chatBody("sim-flat", "x", false, `,"max_tokens":5`)
+		if strings.Contains(path, "beta") {
+			body = `{"contents":[{"role":"user","parts":[{"text":"x"}]}]}`
+		}
+		r := ask(path, body)
+		if r.status != http.StatusTooManyRequests || !strings.Contains(strings.ReplaceAll(r.body, " ", ""), want) {
+			t.Errorf("%s: %v", path, &r)
+		}
+		checkLeft(t, r.header, "requests", 5, 0, time.Minute)
+		l.checkRetry(&r, 12)
+	}
+}
+
+func (l *limited) checkRetry(r *reply, most int) {
+	l.t.Helper()
+	if n, err := strconv.Atoi(r.header.Get("Retry-After")); err != nil || n < 1 || n > most {
+		l.t.Errorf("Retry-After is %q", r.header.Get("Retry-After"))
+	}
+}
+
+// TestLimitsRedisKilled: where Redis dies in the middle, memory goes on with what this gateway has let through.
+func TestLimitsRedisKilled(t *testing.T) {
+	t.Parallel()
+	redis, err := miniredis.Run()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer redis.Close()
+	l := startLimited(t, limitsInRedis, 1, "REDIS_URL=redis://"+redis.Addr(), "RATE_LIMIT_REQUESTS_PER_HOUR=10")
+	s, token := l.all[0], tokenFor(t, "survivor")
+	var through atomic.Int64
+	ask := func(n int) {
+		for range n {
+			if r := chat(t.Context(), l.client, s.url, token, chatBody("sim-flat", "x", false, "")); r.status == http.StatusOK {
+				through.Add(1)
+			} else if r.status != http.StatusTooManyRequests {
+				t.Error(&r)
+			}
+		}
+	}
+	if ask(4); through.Load() != 4 {
+		t.Fatalf("%d of 4", through.Load())
+	}
+	redis.Close()
+	if ask(20); through.Load() != 10 {
+		t.Errorf("%d came through, not 10", through.Load())
+	}
+	if n := s.metric(l.client, `rate_limit_requests_total{result="memory",scope="store"}`); n < 20 {
+		t.Errorf("memory was asked %d times", n)
+	}
+	verified(t, "DATABASE_URL="+l.url)
+}
+
+// adminToken is a token of an administrator.
+func adminToken(t *testing.T) string {
+	t.Helper()
+	tokens, err := gateway.NewTokens("HS256", []byte(testSecret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := tokens.Sign("root", gateway.RoleAdmin, time.Now(), time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+// TestLimitOverrides: an administrator sets an account's limits by the API; the verb shows them, and clears
+// them; a gateway that runs follows.
+func TestLimitOverrides(t *testing.T) {
+	t.Parallel()
+	l := startLimited(t, limitsInMemory, 1, "RATE_LIMIT_REQUESTS_PER_HOUR=2")
+	base, token, admin, db := l.all[0].url, tokenFor(t, "special"), adminToken(t), []string{"DATABASE_URL=" + l.url}
+	if n := l.flood(func(int) string { return token }, chatBody("sim-flat", "x", false, "")); n != 2 {
+		t.Fatalf("%d of 2", n)
+	}
+	put := func(body string) reply {
+		return send(t.Context(), l.client, http.MethodPut, base+"/admin/accounts/special/limits", admin, body)
+	}
+	want := `{"account":"special","requests_per_minute":null,"requests_per_hour":5,"tokens_per_minute":0,"effective":{"requests_per_minute":0,"requests_per_hour":5,"tokens_per_minute":0}}`
+	if r := put(`{"requests_per_hour":5,"tokens_per_minute":0}`); r.status != http.StatusOK || r.body != want {
+		t.Fatal(&r)
+	}
+	if status, text := fetch(t, l.client, base+"/admin/accounts/special/limits", admin); status != http.StatusOK || text != want {
+		t.Errorf("%d %s", status, text)
+	}
+	if n := l.flood(func(int) string { return token }, chatBody("sim-flat", "x", false, "")); n != 3 {
+		t.Errorf("%d of the 3 that were added", n)
+	}
+	for _, body := range []string{`{"requests_per_hour":-1}`, `{"requests_per_hour":"5"}`, `{"requests_per_hour":1.5}`, `{"requests_per_hour":1e3}`,
+		`{"requests_per_hour":1000000001}`, `{"requests_per_day":5}`, `[]`} {
+		if r := put(body); r.status != http.StatusBadRequest {
+			t.Errorf("%s: %v", body, &r)
+		}
+	}
+	five, zero := int64(5), int64(0)
+	if got := parsed[limitsOut](t, db, "account", "limits", "special"); *got.RequestsPerHour != five || *got.TokensPerMinute != zero || got.RequestsPerMinute != nil {
+		t.Errorf("%+v", got)
+	}
+	if got := parsed[limitsOut](t, db, "account", "limits", "special", "--clear"); got.RequestsPerHour != nil || got.TokensPerMinute != nil {
+		t.Errorf("%+v", got)
+	}
+	fails(t, 2, "exclude each other", db, "account", "limits", "special", "--clear", "--requests-per-hour", "5")
+	fails(t, 2, "from 0 (no limit)", db, "account", "limits", "special", "--requests-per-hour", "many")
+	fails(t, 1, "is not open", db, "account", "limits", "nobody", "--requests-per-hour", "5")
+	eventually(t, settleLimit, "the gateway knows that the override is gone", func() bool {
+		r := chat(t.Context(), l.client, base, token, chatBody("sim-flat", "x", false, ""))
+		return r.header.Get("x-ratelimit-limit-requests") == "2"
+	})
+}
