@@ -1,10 +1,12 @@
 package gateway
 
 import (
+	"context"
 	"net/http"
 
 	"github.com/gin-gonic/gin"
 
+	"llm-gateway/gateway/observe"
 	"llm-gateway/gateway/provider/chat"
 )
 
@@ -32,3 +34,24 @@ func EdgeOf(e Edge) http.Handler {
 	engine.POST("/v1/chat/completions", func(*gin.Context) {})
 	return engine
 }
+
+// Slots are the slots of requests in flight.
+type Slots struct{ *slots }
+
+// NewSlots makes slots.
+func NewSlots(f InFlight, m *observe.Metrics) Slots { return Slots{newSlots(f, m)} }
+
+// Enter takes one.
+func (s Slots) Enter(ctx context.Context, account string) (func(), error) {
+	return s.enter(ctx, account)
+}
+
+// Kept is what is kept: slots, accounts, and requests that wait.
+func (s Slots) Kept() (taken, accounts, waiting int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.taken, len(s.of) + len(s.queued), s.waiting.Len()
+}
+
+// MaxQueued bounds the queue.
+const MaxQueued = maxQueued

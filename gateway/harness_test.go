@@ -65,6 +65,8 @@ type options struct {
 	tokens    func(*testing.T) *gateway.Tokens      // nil = HS256 with testSecret
 	tracer    trace.Tracer                          // nil = none
 	overages  bool                                  // the test expects some
+	limits    gateway.RateLimits                    // the zero value: none
+	inFlight  gateway.InFlight                      // the zero value: no bounds
 	open      func(reservation domain.Command) bool // reservations that the test leaves open
 }
 
@@ -175,6 +177,7 @@ func (e *env) makeGateway() *gateway.Gateway {
 		Owner: uuid.New(), Currency: "USD", DefaultBalance: domain.MustAmount(o.balance), ReservePolicy: o.policy,
 		ModelsArray: o.array, Ready: o.ready, Degraded: o.degraded, Version: "test", Environment: "development",
 		Metrics: observe.NewMetrics(), Tracer: o.tracer, Log: slog.New(slog.NewJSONHandler(e.logs, nil)), Now: o.now,
+		Limits: o.limits, InFlight: o.inFlight,
 	})
 	if err != nil {
 		e.t.Fatal(err)
