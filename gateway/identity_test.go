@@ -186,6 +186,7 @@ func TestBadTokens(t *testing.T) {
 		{"no sub", with("sub", nil), "invalid_api_key"},
 		{"empty sub", with("sub", ""), "invalid_api_key"},
 		{"sub with NUL", with("sub", "a\x00b"), "invalid_api_key"},
+		{"the sub that prices are recorded by", with("sub", domain.PricesAccount), "invalid_api_key"},
 		{"sub with a blank", with("sub", "a b"), "invalid_api_key"},
 		{"sub with a line end", with("sub", "a\nb"), "invalid_api_key"},
 		{"sub with a quote", with("sub", "a'--"), "invalid_api_key"},

@@ -10,9 +10,12 @@ import (
 	"math/big"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"llm-gateway/ledger"
 )
 
 // audit is an independent reading of a ledger: the stored bytes, decoded and added up here, with
@@ -37,7 +40,11 @@ type life struct {
 	stream                               bool
 	bodyHash                             string // of what the client sent
 	meters                               map[string]int64
-	provider, priceVersion               string   // of the commit
+	provider, priceVersion               string                      // of the commit
+	tier                                 string                      // of the answer
+	parts                                map[string]map[string]int64 // the commit's quantities by price version and meter
+	reservedBy                           string                      // the price version of the reserve
+	reservedAt                           time.Time
 	attempts                             []string // provider and status of each, in order
 }
 
@@ -55,7 +62,8 @@ type stored struct {
 	Shard                                    int32
 	Seq                                      int64
 	ID, Kind, Account, Debit, Credit, Amount string
-	RequestID                                string `json:"request_id"`
+	RequestID                                string    `json:"request_id"`
+	OccurredAt                               time.Time `json:"occurred_at"`
 	Data                                     struct {
 		Reason, Reference string
 		Stream            bool
@@ -73,7 +81,9 @@ type stored struct {
 			Quantity  int64
 			UnitPrice string `json:"unit_price"`
 			Amount    string
+			Version   string `json:"price_version"` // where it is not the commit's
 		}
+		ServiceTier string `json:"service_tier"`
 	}
 }
 
@@ -108,6 +118,7 @@ func auditLedger(t testing.TB, url string) *audit {
 	a.readAccounts(ctx, tx)
 	a.checkLives()
 	a.checkBalances()
+	a.checkPrices()
 	return a
 }
 
@@ -202,7 +213,7 @@ func (a *audit) add(e *stored) {
 	switch e.Kind {
 	case "reserve":
 		l.reserves++
-		l.bodyHash = e.Data.BodyHash
+		l.bodyHash, l.reservedBy, l.reservedAt = e.Data.BodyHash, e.Data.PriceVersion, e.OccurredAt
 		l.reserve.Add(l.reserve, amount)
 	case "commit", "overage":
 		if e.Kind == "overage" {
@@ -217,6 +228,7 @@ func (a *audit) add(e *stored) {
 		for _, tried := range e.Data.Attempts {
 			l.attempts = append(l.attempts, fmt.Sprint(tried.Provider, " ", tried.Status))
 		}
+		l.tier, l.parts = e.Data.ServiceTier, e.parts()
 		a.checkLines(e, amount)
 	case "refund":
 		l.refunds++
@@ -226,6 +238,22 @@ func (a *audit) add(e *stored) {
 	if l.account != e.Account {
 		a.t.Errorf("request %s is of %s and of %s", e.RequestID, l.account, e.Account)
 	}
+}
+
+// parts are the quantities of the lines by the version that priced them.
+func (e *stored) parts() map[string]map[string]int64 {
+	out := map[string]map[string]int64{}
+	for _, line := range e.Data.Lines {
+		version := line.Version
+		if version == "" {
+			version = e.Data.PriceVersion
+		}
+		if out[version] == nil {
+			out[version] = map[string]int64{}
+		}
+		out[version][line.Meter] += line.Quantity
+	}
+	return out
 }
 
 // checkLines: meter x unit price = amount, exactly, and the lines add up to the charge.
@@ -327,6 +355,35 @@ func (a *audit) checkBalances() {
 	}
 	if sum.Sign() != 0 || users != len(a.rows) {
 		a.t.Errorf("all balances add up to %s; %d accounts, %d rows", sum, users, len(a.rows))
+	}
+}
+
+// checkPrices: where prices are recorded there is no money, and it is no account of those that tests count.
+func (a *audit) checkPrices() {
+	a.t.Helper()
+	const recorded = "platform.prices"
+	if row, ok := a.rows[recorded]; ok && (row[0].Sign() != 0 || row[1].Sign() != 0 || a.grants[recorded] != nil) {
+		a.t.Errorf("%s has %s and %s, and was granted %v", recorded, row[0], row[1], a.grants[recorded])
+	}
+	delete(a.rows, recorded)
+}
+
+// charged counts the requests that were charged.
+func (a *audit) charged() (n int) {
+	for _, l := range a.lives {
+		if l.commits+l.overages > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// auditedAll runs `audit --all`: so many charges, each as calculated again by a version of the book in use.
+func auditedAll(t testing.TB, charges int64, env ...string) {
+	t.Helper()
+	r := parsed[ledger.AuditReport](t, env, "audit", "--all")
+	if !r.Clean || r.Differ != 0 || len(r.Unlisted) != 0 || r.Charges != charges || charges == 0 {
+		t.Errorf("audit --all of %d charges: %+v", charges, r)
 	}
 }
 

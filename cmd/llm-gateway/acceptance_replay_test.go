@@ -159,6 +159,10 @@ func TestReplayThroughBinary(t *testing.T) {
 	}
 	checkTold(t, langfuse, a)
 	verified(t, "DATABASE_URL="+dbURL)
+	if n := a.plainlyCharged(); n != a.charged() {
+		t.Errorf("%d of %d charges were calculated by hand", n, a.charged())
+	}
+	auditedAll(t, int64(a.charged()), "DATABASE_URL="+dbURL)
 }
 
 // checkReplayed says whether a usage was recorded and billed.

@@ -157,6 +157,10 @@ func TestOwnReplayThroughBinary(t *testing.T) {
 	}
 	checkTold(t, langfuse, a)
 	verified(t, "DATABASE_URL="+dbURL)
+	if n := a.plainlyCharged(); n != a.charged() {
+		t.Errorf("%d of %d charges were calculated by hand", n, a.charged())
+	}
+	auditedAll(t, int64(a.charged()), "DATABASE_URL="+dbURL)
 }
 
 // checkOwnReplayed says whether a usage was recorded and billed.
