@@ -147,3 +147,24 @@ func TestChargedOtherwise(t *testing.T) {
 		}
 	}
 }
+
+// TestVerifyPrices: a record that does not follow from the one before is a finding.
+func TestVerifyPrices(t *testing.T) {
+	t.Parallel()
+	p, _ := openPostgres(t)
+	record := &domain.PriceRecord{}
+	must(t, p, recordCommand(record, record.Next(domain.BookCost, versionsNamed("a/m@launch#a"))))
+	if err := p.ReadPrices(t.Context(), record); err != nil {
+		t.Fatal(err)
+	}
+	forged := record.Next(domain.BookCost, versionsNamed("a/m@launch#b"))
+	forged.Changes[0].From = "a/m@launch#c"
+	must(t, p, recordCommand(record, forged))
+	want := "replay " + domain.Position{Shard: domain.ShardOf(domain.PricesAccount, testShards), Seq: 2}.String() + " " + domain.PricesAccount
+	if r := mustVerify(t, p.Reader); r.Clean || len(r.Findings) != 1 || places(r.Findings)[0] != want {
+		t.Errorf("%+v, want %s", r.Findings, want)
+	}
+	if err := p.ReadPrices(t.Context(), record); !errors.Is(err, domain.ErrRecord) {
+		t.Errorf("it is read as %v", err)
+	}
+}

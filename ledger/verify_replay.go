@@ -20,6 +20,8 @@ type shardCheck struct {
 	*verifier
 	shard int32
 	books *domain.Books
+	// prices is the record of prices, on its shard: each of its events names what it follows.
+	prices domain.PriceRecord
 
 	// The event before, as it is stored: after a broken link the check goes on from what is there,
 	// so that one edit is one finding.
@@ -109,6 +111,11 @@ func (s *shardCheck) event(r *eventRow) {
 	s.charge(e)
 	if err := s.books.Apply(e); err != nil {
 		s.report.findf(CheckReplay, s.at(r.seq), e.Account, "%s", err)
+	}
+	if e.Account == domain.PricesAccount {
+		if err := s.prices.Add(e); err != nil {
+			s.report.findf(CheckReplay, s.at(r.seq), e.Account, "%s", err)
+		}
 	}
 }
 
