@@ -22,8 +22,8 @@ const (
 	pricedModel = "simulated/sim-small"
 	// priceNotice is how long before a price begins its book is written and read: longer than that takes here.
 	priceNotice = 2 * time.Second
-	// priceAfter is how long requests go on after the last price has begun.
-	priceAfter = time.Second
+	// priceAfter is how long requests go on after a price has begun, at least.
+	priceAfter = 2 * time.Second
 )
 
 // pricedBook is a book of one simulated model: a launch price, and one for each beginning, a cent dearer each.
@@ -96,8 +96,8 @@ func TestPricesChangeUnderLoad(t *testing.T) {
 	}
 	recorded(t, env, 4)
 	second := begin()
-	if !second.After(first) {
-		second = first.Add(time.Second)
+	if second.Before(first.Add(priceAfter)) {
+		second = first.Add(priceAfter)
 	}
 	writeFile(t, book, pricedBook(first.Format(time.RFC3339), second.Format(time.RFC3339)))
 	writeFile(t, sell, `{markup: "10"}`)
@@ -124,15 +124,18 @@ func TestPricesChangeUnderLoad(t *testing.T) {
 }
 
 // loadPriced asks from several connections, whole and streamed, until the time that the function it returns
-// is given; each of them to the end.
+// is given; each of them to the end. All have had an answer when it returns.
 func loadPriced(t *testing.T, all []*served) (until func(time.Time)) {
 	t.Helper()
 	const connections = 6
 	client, stop := newClient(t), make(chan struct{})
-	var wait sync.WaitGroup
+	var wait, warm sync.WaitGroup
 	for i := range connections {
 		token := tokenFor(t, fmt.Sprint("payer", i))
+		warm.Add(1)
 		wait.Go(func() {
+			answered := sync.OnceFunc(warm.Done)
+			defer answered()
 			for n := 0; ; n++ {
 				select {
 				case <-stop:
@@ -144,9 +147,11 @@ func loadPriced(t *testing.T, all []*served) (until func(time.Time)) {
 					t.Errorf("%v", &got)
 					return
 				}
+				answered()
 			}
 		})
 	}
+	warm.Wait()
 	once := sync.OnceFunc(func() { close(stop); wait.Wait() })
 	t.Cleanup(once)
 	return func(end time.Time) {

@@ -20,30 +20,34 @@ func onHangup(catalog *catalogFile, prices *priceRecorder, log *logs) (stop func
 	hangups, ended := make(chan os.Signal, 1), make(chan struct{})
 	signal.Notify(hangups, syscall.SIGHUP)
 	ctx, cancel := context.WithCancel(context.Background())
-	again := time.NewTicker(recordPause)
 	go func() {
 		defer close(ended)
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-hangups:
-				if err := log.reopen(); err != nil {
-					log.Error("LOG_FILE was not opened again; the one that was open stays", "error", err)
-				}
-				rereadCatalog(ctx, catalog, prices, log.Logger)
-			case <-again.C:
-				if prices.owes() {
-					prices.save(ctx, catalog.now(), "start or SIGHUP, while the ledger did not answer")
-				}
-			}
-		}
+		followHangups(ctx, hangups, catalog, prices, log)
 	}()
 	return func() {
 		signal.Stop(hangups)
-		again.Stop()
 		cancel()
 		<-ended
+	}
+}
+
+func followHangups(ctx context.Context, hangups <-chan os.Signal, catalog *catalogFile, prices *priceRecorder, log *logs) {
+	again := time.NewTicker(recordPause)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+			if err := log.reopen(); err != nil {
+				log.Error("LOG_FILE was not opened again; the one that was open stays", "error", err)
+			}
+			rereadCatalog(ctx, catalog, prices, log.Logger)
+		case <-again.C:
+			if prices.owes() {
+				prices.save(ctx, catalog.now(), "start or SIGHUP, while the ledger did not answer")
+			}
+		}
 	}
 }
 
