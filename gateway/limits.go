@@ -18,6 +18,9 @@ import (
 // Idempotency-Key counts as a call, and uses no tokens.
 
 const (
+	// admitTime bounds the wait for limits that are shared, and the balance that comes with them. Beyond it this
+	// process's memory decides.
+	admitTime = 100 * time.Millisecond
 	// bytesPerToken is about how many bytes of text a token is.
 	bytesPerToken = 4
 	// guessedImage is what an image is taken for, in tokens, at a provider that tells no bound.
@@ -44,7 +47,7 @@ func (g *Gateway) admit(c *gin.Context, k *call) (*limit.Grant, error) {
 		domain.RateKey: k.who.Quotas, domain.RateAll: g.limits.All}
 	ask := domain.RateAsk{Account: k.who.Account, Key: k.who.KeyID, Quotas: quotas, Want: domain.OneRequest(k.expects(quotas))}
 	// What is taken is known to be taken, whether or not the client is still there.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Request.Context()), gateTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Request.Context()), admitTime)
 	defer cancel()
 	grant := g.limits.Limiter.Admit(ctx, ask, g.gated(k))
 	tellLimits(c.Writer.Header(), grant)

@@ -10,8 +10,8 @@
 //   - A call that one limit refuses takes nothing of the others. An account's and its key's limits are taken in
 //     one step; everybody's is in another slot of a cluster, and is given back where the account's refuses.
 //   - Where Redis does not answer in time, memory decides, for that call. It knows what this process has let
-//     through, so that one gateway alone never lets through more than the limit, however Redis comes and goes;
-//     several let through at most as much each.
+//     through, so that it goes on from there, and does not begin anew. Redis is not told of it afterwards: an
+//     outage lets through at most one limit more for each gateway.
 //   - Giving back waits for nothing: it has a queue with a bound, and a lost one makes a limit stricter until
 //     it has drained, or where more was used than taken, laxer by that.
 //   - Nothing here lets a call pass that its account cannot pay for: money is the ledger's.
