@@ -202,6 +202,7 @@ func (h *hold) attempted(err error) {
 	if failed := new(provider.Error); errors.As(err, &failed) {
 		a.Status, a.Error = failed.Status, string(failed.Kind)
 	}
+	h.g.metrics.Attempt(h.call.model.Provider, a.Error)
 	h.tried = append(h.tried, a)
 	h.tellAttempt(&a)
 	if word, counts := ofProvider(err); counts {

@@ -262,7 +262,8 @@ func TestProbes(t *testing.T) {
 	e.chat("gerd", chatBody("no-such-model", "x", ""))
 	a := e.get("", "/metrics")
 	for _, want := range []string{`llm_requests_total{model="sim-small",status="200"} 1`, `llm_tokens_total{direction="output",model="sim-small"} 9`,
-		`llm_requests_errors_total{code="model_not_found"} 1`, "ledger_overages_total 0"} {
+		`llm_requests_errors_total{code="model_not_found"} 1`, `ledger_overages_total{reason="beyond_bound"} 0`,
+		`llm_provider_attempts_total{provider="simulated",result="ok"} 1`, `llm_time_to_first_byte_seconds_count{model="sim-small"} 1`} {
 		if !strings.Contains(a.body, want+"\n") {
 			t.Errorf("no %s in the metrics", want)
 		}

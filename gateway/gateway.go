@@ -112,6 +112,7 @@ type Config struct {
 	Environment    string
 	Metrics        *observe.Metrics
 	Tracer         trace.Tracer // nil = nobody follows requests
+	NoMetrics      bool         // they are counted, and there is no GET /metrics
 	Log            *slog.Logger
 	Now            func() time.Time // nil = time.Now
 	Limits         RateLimits       // the zero value: none
@@ -149,6 +150,7 @@ type Gateway struct {
 	environment    string
 	metrics        *observe.Metrics
 	tracer         trace.Tracer // nil = none
+	scrape         http.Handler // nil = there is none
 	log            *slog.Logger
 	now            func() time.Time
 
@@ -214,6 +216,7 @@ func New(c Config) (*Gateway, error) {
 	if c.Balances != nil {
 		g.gate = newGate(c.Balances, c.Facts, c.Now)
 	}
+	g.watch(c.NoMetrics)
 	g.engine = g.newEngine(c.Edge.Proxies)
 	return g, nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"llm-gateway/domain"
+	"llm-gateway/gateway/observe"
 	"llm-gateway/gateway/observe/trace"
 	"llm-gateway/gateway/provider"
 )
@@ -233,8 +234,18 @@ func (h *hold) settle(u used, broken bool) (receipt, error) {
 		return receipt{}, h.unsettled(err)
 	}
 	h.charged = bill.charge
-	h.g.metrics.Settled(h.call.model.Name, u.meters.InputTokens(), u.meters.OutputTokens(), h.g.overage(h.id, &out))
+	h.g.overage(h.id, &out)
+	h.g.metrics.Settled(observe.Settlement{Model: h.call.model.Name, Provider: h.call.model.Provider, Input: u.meters.InputTokens(),
+		Output: u.meters.OutputTokens(), Charge: bill.charge.Amount, Cost: bill.cost.Amount, FirstByte: h.firstByte()})
 	return receipt{cost: bill.charge.Amount, position: out.Position()}, nil
+}
+
+// firstByte is how long the provider's first byte took; 0 where none is known.
+func (h *hold) firstByte() time.Duration {
+	if h.first.IsZero() {
+		return 0
+	}
+	return h.first.Sub(h.call.began)
 }
 
 // overage says whether a settlement took more than was reserved, and reports it: each one is a bug, a
@@ -243,8 +254,10 @@ func (g *Gateway) overage(id uuid.UUID, out *domain.Outcome) bool {
 	if len(out.Events) == 0 {
 		return false
 	}
-	d, over := out.Events[len(out.Events)-1].Event.Data.(*domain.OverageData)
+	last := &out.Events[len(out.Events)-1].Event
+	d, over := last.Data.(*domain.OverageData)
 	if over {
+		g.metrics.Overage(string(d.Reason), last.Amount)
 		g.log.Error("a charge exceeded what was reserved for it", "billing_request_id", id, "reason", d.Reason, "position", out.Position().String())
 	}
 	return over

@@ -105,7 +105,7 @@ func (e *env) checkLateBill(name, path string, done, journaled bool, a answer, l
 	if cost != l.overage.Amount.String() || position != want || l.overage.Amount.IsZero() {
 		e.t.Errorf("%s: cost %q, position %q; late is %s at %s", name, cost, position, l.overage.Amount, l.overage.Position())
 	}
-	if metrics := e.get("", "/metrics").body; !journaled && !strings.Contains(metrics, "ledger_overages_total 1\n") {
+	if metrics := e.get("", "/metrics").body; !journaled && !strings.Contains(metrics, `ledger_overages_total{reason="late"} 1`+"\n") {
 		e.t.Errorf("%s: no overage in the metrics", name)
 	}
 	if logs := e.logs.String(); !journaled && !strings.Contains(logs, `"reason":"late"`) {

@@ -46,6 +46,7 @@ func (p *positions) of(account string) domain.Position {
 func (g *Gateway) wrote(account string, out *domain.Outcome) {
 	if at := out.Position(); at.Seq > 0 {
 		g.positions.note(account, at)
+		g.metrics.Balance(account, at.Seq, out.Account.Available)
 	}
 	if g.gate != nil {
 		g.gate.saw(account, &out.Account)

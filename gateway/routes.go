@@ -4,7 +4,6 @@ import (
 	"strings"
 
 	"github.com/gin-gonic/gin"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // Route is one endpoint. openapi.yaml describes exactly these; a test compares them.
@@ -119,10 +118,4 @@ func ginPath(path string) string {
 		}
 	}
 	return strings.NewReplacer("{", ":", "}", "").Replace(path)
-}
-
-// prometheus is GET /metrics.
-func (g *Gateway) prometheus(c *gin.Context) error {
-	promhttp.HandlerFor(g.metrics.Registry, promhttp.HandlerOpts{}).ServeHTTP(c.Writer, c.Request)
-	return nil
 }

@@ -151,9 +151,7 @@ func (g *Gateway) Book(ctx context.Context, c domain.Command) (domain.Outcome, e
 	over := false
 	if err == nil {
 		g.wrote(c.Account, &out)
-		if over = g.overage(c.Op.Request(), &out); over {
-			g.metrics.Overage()
-		}
+		over = g.overage(c.Op.Request(), &out)
 	}
 	switch c.Op.(type) {
 	case domain.Release:

@@ -211,7 +211,7 @@ func TestSpoolNotCovered(t *testing.T) {
 		if got := s.account("spoon").Available; !got.Equal(before.Sub(domain.MustAmount("0.01"))) {
 			t.Errorf("%s: %s became %s", name, before, got)
 		}
-		if got := s.spoolCounts(); got != "charged=1 held=1 overage=1" || !strings.Contains(s.get("", "/metrics").body, "ledger_overages_total 1\n") {
+		if got := s.spoolCounts(); got != "charged=1 held=1 overage=1" || !strings.Contains(s.get("", "/metrics").body, `ledger_overages_total{reason="spooled"} 1`+"\n") {
 			t.Errorf("%s: counted %s", name, got)
 		}
 		s.wantLines(name, lineAlarm, 1)
@@ -384,8 +384,8 @@ func TestBookAlarms(t *testing.T) {
 	s.wantLines("the answers are lost", lineAlarm, 0)
 	s.recovers()
 	s.wantLines("again", lineAlarm, 2)
-	if !strings.Contains(s.get("", "/metrics").body, "ledger_overages_total 2\n") {
-		t.Error("the overages are not counted")
+	if got := s.counter("ledger_overages_total", "reason"); got != "beyond_bound=2 late=0 spooled=0" {
+		t.Errorf("the overages are counted as %s", got)
 	}
 }
 

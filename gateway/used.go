@@ -175,7 +175,7 @@ func (h *hold) commitData(u used, b bill) domain.CommitData {
 	latency := h.g.now().Sub(k.began)
 	ttft := latency
 	if !h.first.IsZero() {
-		ttft = h.first.Sub(k.began)
+		ttft = h.firstByte()
 	}
 	costVersion := b.cost.PriceVersion
 	if costVersion == b.charge.PriceVersion {

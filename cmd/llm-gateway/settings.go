@@ -84,8 +84,10 @@ type Settings struct {
 	Degraded       string // deny or spool
 	ModelsFormat   string // openai or array
 
-	Limits    Limits
-	Telemetry telemetrySettings
+	Limits       Limits
+	Telemetry    telemetrySettings
+	Prometheus   bool
+	UserBalances int // 0: METRICS_USER_BALANCE=off
 }
 
 // degradedSpool is the BILLING_DEGRADED that lets requests go on while Postgres is away.

@@ -50,6 +50,7 @@ type parts struct {
 	keys      *pgxpool.Pool         // where there is no ledger: of the API keys
 	shared    redis.UniversalClient // where there is no ledger: of the limits
 	telemetry *telemetry.Telemetry
+	gauges    gauges
 	*followers
 }
 
@@ -62,6 +63,7 @@ func wire(ctx context.Context, s *Settings, catalog *catalogFile, b backend, m l
 	metrics, owner := observe.NewMetrics(), uuid.New()
 	p := &parts{metrics: metrics, traffic: health.NewTraffic(nil)}
 	metrics.Build(s.version())
+	metrics.ShowBalances(s.UserBalances)
 	defer func() {
 		if err != nil {
 			p.close()
@@ -100,10 +102,11 @@ func wire(ctx context.Context, s *Settings, catalog *catalogFile, b backend, m l
 		ReservePolicy: gateway.ReservePolicy(s.ReservePolicy), ModelsArray: s.ModelsFormat == "array",
 		Ready: p.readiness(s), Degraded: p.degraded, Health: p.health, HealthPublic: s.HealthPublic, Traffic: p.traffic,
 		Limits: p.limits(s, p.refiller, limitStore{p.ledger.Pool()}, log), InFlight: s.Limits.InFlight,
-		Version: s.version(), Environment: s.Environment, Metrics: metrics, Tracer: p.telemetry.Tracer(), Log: log,
+		Version: s.version(), Environment: s.Environment, Metrics: metrics, NoMetrics: !s.Prometheus, Tracer: p.telemetry.Tracer(), Log: log,
 	})
 	if err == nil {
 		p.recovery.run(ctx, p.gateway.Book, p.ledger, owner, metrics, p.sights.sweepFailed, log)
+		p.watchMoney(ctx, s, log)
 	}
 	return p, err
 }
@@ -126,6 +129,7 @@ func ledgerHooks(metrics *observe.Metrics, log *slog.Logger, feed func([]domain.
 		},
 		Refused: func(shard int32, err error) {
 			metrics.ShardRefused(shard, err)
+			metrics.TailLost(shard, errors.Is(err, ledger.ErrTailLost))
 			if err != nil {
 				log.Error("a shard refuses appends", "shard", shard, "error", err)
 				return
@@ -133,6 +137,7 @@ func ledgerHooks(metrics *observe.Metrics, log *slog.Logger, feed func([]domain.
 			log.Info("a shard takes appends again", "shard", shard)
 		},
 		Lost: func(err error) {
+			metrics.LedgerRecoveredWithLoss()
 			log.Error("the ledger was recovered without events that it had acknowledged", "error", err)
 		},
 	}
@@ -144,6 +149,7 @@ func (p *parts) close() {
 	if p.health != nil {
 		p.health.Close()
 	}
+	p.gauges.close()
 	if p.gateway != nil {
 		p.gateway.Close()
 	}

@@ -1,8 +1,16 @@
-// Package observe holds what an operator sees of the gateway: its metrics. Labels are bounded:
-// models come from the price book, codes and kinds from closed lists.
+// Package observe holds what an operator sees of the gateway: its metrics.
+//
+// Invariants: labels are bounded. Models come from the price book and providers from the catalog (Only), kinds
+// from closed lists; whatever else there is, is "other" (names.go). No account is named unless the operator asks
+// for that (ShowBalances). Money is a float here and nowhere else, and nothing is calculated from it. Nothing
+// here waits for anything.
+//
+// Tests: what every method makes of the exposition; hostile names by the thousand and the number of series;
+// cmd/llm-gateway holds the alerts and the dashboard against the names and labels that are exported.
 package observe
 
 import (
+	"fmt"
 	"strconv"
 	"sync"
 	"time"
@@ -19,25 +27,29 @@ type Metrics struct {
 	durations  *prometheus.HistogramVec
 	errors     *prometheus.CounterVec
 	tokens     *prometheus.CounterVec
-	overages   prometheus.Counter
+	firstBytes *prometheus.HistogramVec
 	journaled  *prometheus.CounterVec
 	spooled    *prometheus.CounterVec
 	batchSize  prometheus.Histogram
 	batchTime  prometheus.Histogram
 	batchRetry prometheus.Counter
 	gate       *prometheus.CounterVec
-	rateLimits *prometheus.CounterVec
 	followers
 	recovery
-	resilience
 	operating
 	telemetry
+	money
+	*parties
+
+	models, codes *names
+	balances      *balances
 }
 
 // NewMetrics makes and registers the metrics, with Go's own and the process's.
 func NewMetrics() *Metrics {
+	models := newNames(maxModels)
 	m := &Metrics{
-		Registry: prometheus.NewRegistry(),
+		Registry: prometheus.NewRegistry(), models: models, codes: newNames(maxCodes), balances: newBalances(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "llm_requests_total",
 			Help: "Model calls that were answered, by model and HTTP status."}, []string{"model", "status"}),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "llm_requests_duration_seconds",
@@ -47,8 +59,9 @@ func NewMetrics() *Metrics {
 			Help: "Requests that failed, by error code."}, []string{"code"}),
 		tokens: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "llm_tokens_total",
 			Help: "Billed tokens, by model and direction (input, output)."}, []string{"model", "direction"}),
-		overages: prometheus.NewCounter(prometheus.CounterOpts{Name: "ledger_overages_total",
-			Help: "Charges that exceeded what was reserved for them. Each one is a bug, a wrong price book, a process that was taken for dead, or was spooled and not covered any more."}),
+		firstBytes: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "llm_time_to_first_byte_seconds",
+			Help:    "Time from a request's first byte to its provider's, of billed requests, by model.",
+			Buckets: prometheus.ExponentialBuckets(0.01, 2, 13)}, []string{"model"}),
 		journaled: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ledger_journaled_total",
 			Help: "Settlements that the ledger did not take in time: written to the journal, or refused by it (full, broken)."}, []string{"result"}),
 		spooled: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ledger_spooled_total",
@@ -63,41 +76,58 @@ func NewMetrics() *Metrics {
 		gate: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gate_verdicts_total",
 			Help: "Model calls at the gate: yes, no (refused), overruled (the cache's no was not the ledger's), unknown, error. All but no went on to the ledger."},
 			[]string{"verdict"}),
-		rateLimits: newRateLimits(),
-		followers:  newFollowers(), recovery: newRecovery(), resilience: newResilience(), operating: newOperating(), telemetry: newTelemetry(),
+		followers: newFollowers(), recovery: newRecovery(), money: newMoney(), parties: newParties(newNames(maxProviders), models),
+		operating: newOperating(), telemetry: newTelemetry(),
 	}
-	m.Registry.MustRegister(m.requests, m.durations, m.errors, m.tokens, m.overages, m.journaled, m.spooled, m.batchSize, m.batchTime,
-		m.batchRetry, m.gate, m.rateLimits, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m.Registry.MustRegister(m.followers.all()...)
-	m.Registry.MustRegister(m.recovery.all()...)
-	m.Registry.MustRegister(m.resilience.all()...)
-	m.Registry.MustRegister(m.operating.all()...)
-	m.Registry.MustRegister(m.telemetry.all()...)
+	m.begin()
+	m.Registry.MustRegister(m.requests, m.durations, m.errors, m.tokens, m.firstBytes, m.journaled, m.spooled, m.batchSize, m.batchTime,
+		m.batchRetry, m.gate, m.balances, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, part := range [][]prometheus.Collector{m.followers.all(), m.recovery.all(), m.money.all(), m.parties.all(), m.operating.all(), m.telemetry.all()} {
+		m.Registry.MustRegister(part...)
+	}
+	m.codes.known.Store(new(isCode))
 	return m
 }
 
 // Request counts one answered request. model is "" where none was found, code where it succeeded.
 func (m *Metrics) Request(model string, status int, code string, took time.Duration) {
 	if model != "" {
-		m.requests.WithLabelValues(model, strconv.Itoa(status)).Inc()
+		model = m.models.of(model)
+		m.requests.WithLabelValues(model, statusLabel(status)).Inc()
 		m.durations.WithLabelValues(model).Observe(took.Seconds())
 	}
 	if code != "" {
-		m.errors.WithLabelValues(code).Inc()
+		m.errors.WithLabelValues(m.codes.of(code)).Inc()
 	}
 }
 
-// Settled counts a billed request's tokens, and whether its charge exceeded its reserve.
-func (m *Metrics) Settled(model string, input, output int64, overage bool) {
-	m.tokens.WithLabelValues(model, "input").Add(float64(input))
-	m.tokens.WithLabelValues(model, "output").Add(float64(output))
-	if overage {
-		m.Overage()
+// statusLabel is an HTTP status that there can be.
+func statusLabel(status int) string {
+	if status < 100 || status > 599 {
+		return Other
 	}
+	return strconv.Itoa(status)
 }
 
-// Overage counts a charge that exceeded what was reserved for it.
-func (m *Metrics) Overage() { m.overages.Inc() }
+// Settlement is what a billed request came to.
+type Settlement struct {
+	Model, Provider string
+	Input, Output   int64         // tokens
+	Charge, Cost    fmt.Stringer  // exact decimals
+	FirstByte       time.Duration // from the request's to the provider's; 0 = not known
+}
+
+// Settled counts a billed request: its tokens, what was charged for them and what they cost.
+func (m *Metrics) Settled(s Settlement) {
+	model, provider := m.models.of(s.Model), m.parties.providers.of(s.Provider)
+	m.tokens.WithLabelValues(model, "input").Add(float64(s.Input))
+	m.tokens.WithLabelValues(model, "output").Add(float64(s.Output))
+	m.charges.WithLabelValues(model, provider).Add(max(0, float(s.Charge)))
+	m.costs.WithLabelValues(model, provider).Add(max(0, float(s.Cost)))
+	if s.FirstByte > 0 {
+		m.firstBytes.WithLabelValues(model).Observe(s.FirstByte.Seconds())
+	}
+}
 
 // Journaled counts a settlement that the journal was asked to keep, and whether it did.
 func (m *Metrics) Journaled(err error) {
@@ -165,9 +195,12 @@ type followers struct {
 	restarts          prometheus.Counter
 	cacheErrors       prometheus.Counter
 	refused           prometheus.Gauge
+	lost              prometheus.Gauge
+	losses            prometheus.Counter
 
 	mu       sync.Mutex
 	refusing map[int32]struct{} // the shards that refuse appends now
+	losing   map[int32]struct{} // those of them whose tail is lost
 }
 
 func newFollowers() followers {
@@ -193,13 +226,17 @@ func newFollowers() followers {
 			Help: "Failures of those who fill the cache of balances. The gate's are gate_verdicts_total."}),
 		refused: prometheus.NewGauge(prometheus.GaugeOpts{Name: "ledger_refused_shards",
 			Help: "Shards that refuse appends, because the ledger and the topic do not agree. They need an operator."}),
-		refusing: map[int32]struct{}{},
+		lost: prometheus.NewGauge(prometheus.GaugeOpts{Name: "ledger_tail_lost_shards",
+			Help: "Shards of which the topic has events that Postgres has lost. They refuse appends until an operator recovers them (ledger recover --from-topic)."}),
+		losses: prometheus.NewCounter(prometheus.CounterOpts{Name: "ledger_recovered_with_loss_total",
+			Help: "Times that this process found the ledger recovered without events that it had acknowledged: money that was moved is not."}),
+		refusing: map[int32]struct{}{}, losing: map[int32]struct{}{},
 	}
 }
 
 func (f *followers) all() []prometheus.Collector {
 	return []prometheus.Collector{f.relayLag, f.relayTransactions, f.relayEvents, f.relayRestarts, f.applied, f.lag,
-		f.halted, f.restarts, f.cacheErrors, f.refused}
+		f.halted, f.restarts, f.cacheErrors, f.refused, f.lost, f.losses}
 }
 
 func label(shard int32) string { return strconv.Itoa(int(shard)) }
@@ -242,15 +279,30 @@ func (f *followers) ProjectionRestarted(error) { f.restarts.Inc() }
 
 // ShardRefused says that a shard refuses appends; with a nil error, that it no longer does.
 func (f *followers) ShardRefused(shard int32, err error) {
+	f.mark(f.refusing, f.refused, shard, err != nil)
+}
+
+// TailLost says whether a shard refuses appends because its tail is lost.
+func (f *followers) TailLost(shard int32, lost bool) { f.mark(f.losing, f.lost, shard, lost) }
+
+func (f *followers) mark(shards map[int32]struct{}, count prometheus.Gauge, shard int32, in bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err == nil {
-		delete(f.refusing, shard)
-	} else {
-		f.refusing[shard] = struct{}{}
+	if delete(shards, shard); in {
+		shards[shard] = struct{}{}
 	}
-	f.refused.Set(float64(len(f.refusing)))
+	count.Set(float64(len(shards)))
 }
+
+// LedgerRecoveredWithLoss counts a recovery without events that had been acknowledged.
+func (f *followers) LedgerRecoveredWithLoss() { f.losses.Inc() }
 
 // CacheError counts one failure of whoever fills the cache of balances.
 func (f *followers) CacheError(error) { f.cacheErrors.Inc() }
+
+// begin makes the series whose values are few and known: an increase is seen only from a series that is there.
+func (m *Metrics) begin() {
+	for _, result := range []string{"written", "refused"} {
+		m.journaled.WithLabelValues(result)
+	}
+}
