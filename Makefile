@@ -30,11 +30,11 @@ test-real: build ## the same tests, on a real Postgres, Kafka and Redis; then th
 	$(REAL) go test -count=1 -timeout 20m $(TESTFLAGS) ./...
 	$(REAL) env $(SERVERS_KILLED)
 
-check: ## format, vet, lint, and the repository's own rules
+check: ## format, vet, lint, the repository's own rules, and the alerts by promtool where it is
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted" >&2; exit 1; fi
 	go vet ./...
 	go run $(LINT) run --allow-parallel-runners
-	go test -count=1 -run 'Tidy|EnvExample|OpenAPI' ./cmd/llm-gateway
+	go test -count=1 -run 'Tidy|EnvExample|OpenAPI|Alerts|Dashboard|MetricsAreExported' ./cmd/llm-gateway
 
 ACCEPTANCE_TESTS := TestTenThousandRequests|TestNobodyOverspends|TestFirstTokenRace|TestStartAndKill|TestEndsWithItsParent|TestKillUnderLoad|TestStopUnderLoad|TestEventsAreImmutable|TestPostgresAway|TestFrozen|TestTopicDeleted|TestProjectionDropped|TestProjectorAndRedisStopped|TestFlushAllUnderLoad|TestVisible|TestTailLost|TestSpool|TestKeyOverGateways
 ACCEPTANCE := ACCEPTANCE=full go test -count=1 -v -timeout 60m -run '^($(ACCEPTANCE_TESTS))$$' ./cmd/llm-gateway
