@@ -64,6 +64,7 @@ type options struct {
 	now       func() time.Time                      // nil = time.Now
 	tokens    func(*testing.T) *gateway.Tokens      // nil = HS256 with testSecret
 	tracer    trace.Tracer                          // nil = none
+	noMetrics bool                                  // PROMETHEUS_ENABLED=false
 	overages  bool                                  // the test expects some
 	limits    gateway.RateLimits                    // the zero value: none
 	inFlight  gateway.InFlight                      // the zero value: no bounds
@@ -176,7 +177,7 @@ func (e *env) makeGateway() *gateway.Gateway {
 		Belongings: o.belongs, SharedIDs: o.sharedIDs, Edge: o.edge,
 		Owner: uuid.New(), Currency: "USD", DefaultBalance: domain.MustAmount(o.balance), ReservePolicy: o.policy,
 		ModelsArray: o.array, Ready: o.ready, Degraded: o.degraded, Version: "test", Environment: "development",
-		Metrics: observe.NewMetrics(), Tracer: o.tracer, Log: slog.New(slog.NewJSONHandler(e.logs, nil)), Now: o.now,
+		Metrics: observe.NewMetrics(), NoMetrics: o.noMetrics, Tracer: o.tracer, Log: slog.New(slog.NewJSONHandler(e.logs, nil)), Now: o.now,
 		Limits: o.limits, InFlight: o.inFlight,
 	})
 	if err != nil {

@@ -108,6 +108,9 @@ func TestSettingsGood(t *testing.T) {
 		{"RESERVE_POLICY=refuse", func(s *Settings) any { return s.ReservePolicy }, "refuse"},
 		{"BILLING_DEGRADED=deny", func(s *Settings) any { return s.Degraded }, "deny"},
 		{"BILLING_DEGRADED=spool", func(s *Settings) any { return s.Degraded }, "spool"},
+		{"PROMETHEUS_ENABLED=false", func(s *Settings) any { return s.Prometheus }, false},
+		{"METRICS_USER_BALANCE=off", func(s *Settings) any { return s.UserBalances }, 0},
+		{"METRICS_USER_BALANCE=500", func(s *Settings) any { return s.UserBalances }, 500},
 		{"MODELS_FORMAT=array", func(s *Settings) any { return s.ModelsFormat }, "array"},
 	} {
 		s, err := load(t, "", c.set)
