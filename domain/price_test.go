@@ -396,7 +396,12 @@ const thresholdStep = 1000
 
 // versions generates built price versions of any shape.
 func versions() *rapid.Generator[*PriceVersion] {
-	return rapid.Custom(func(t *rapid.T) *PriceVersion {
+	return rapid.Custom(func(t *rapid.T) *PriceVersion { return built(t, listedVersions().Draw(t, "listed")) })
+}
+
+// listedVersions generates them as a book lists them.
+func listedVersions() *rapid.Generator[PriceVersion] {
+	return rapid.Custom(func(t *rapid.T) PriceVersion {
 		v := PriceVersion{Rates: someRates(Input, Output).Draw(t, "base"), ServiceTiers: map[string]Rates{}}
 		above := int64(0)
 		for range rapid.IntRange(0, 3).Draw(t, "tiers") {
@@ -408,6 +413,6 @@ func versions() *rapid.Generator[*PriceVersion] {
 				v.ServiceTiers[name] = someRates(Input).Draw(t, "service")
 			}
 		}
-		return built(t, v)
+		return v
 	})
 }

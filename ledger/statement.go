@@ -131,15 +131,15 @@ func (r *Reader) eachOfAccount(ctx context.Context, shard int32, account string,
 // EachCharge calls do with every commit and overage that occurred at from or later and before to, shard
 // by shard, each in order.
 func (r *Reader) EachCharge(ctx context.Context, from, to time.Time, do func(*domain.Event) error) error {
-	for shard := range int32(r.meta.Shards) {
-		seqs, err := r.seqsAt(ctx, shard, from, to)
-		if err != nil {
-			return err
-		}
-		err = paged(seqs[0], func(after int64) ([]domain.Recorded, error) {
+	spans, err := r.Spans(ctx, "", from, to)
+	if err != nil {
+		return err
+	}
+	for _, s := range spans {
+		err = paged(s.After, func(after int64) ([]domain.Recorded, error) {
 			return r.recorded(ctx, `SELECT payload, hash FROM ledger_events
 				WHERE shard = $1 AND seq > $2 AND seq <= $3 AND kind IN ('commit', 'overage') ORDER BY seq LIMIT $4`,
-				shard, after, seqs[1], spanPage)
+				s.Shard, after, s.UpTo, spanPage)
 		}, do)
 		if err != nil {
 			return err

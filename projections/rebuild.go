@@ -171,26 +171,10 @@ func (c RebuildConfig) open(ctx context.Context) (*pgxpool.Pool, error) {
 // alone runs do while it holds a lease. One that a dead process left behind is waited for; one that is
 // kept is ErrRunning. The context of do ends when the lease may have been lost.
 func (c RebuildConfig) alone(ctx context.Context, pool *pgxpool.Pool, name string, do func(context.Context) error) error {
-	turn, end := context.WithCancel(ctx)
-	defer end()
-	var once sync.Once // either do begins, or the waiting ends
-	refuse := time.AfterFunc(leaseWait, func() { once.Do(end) })
-	defer refuse.Stop()
-	err := ErrRunning
 	keeper := &lease.Keeper{Pool: pool, Owner: uuid.New(), Log: c.Log}
-	keeper.Run(turn, []string{name}, func(held context.Context, _ string) error {
-		defer end()
-		refuse.Stop()
-		once.Do(func() {
-			err = do(held)
-			if cause := context.Cause(held); err != nil && cause != nil {
-				err = fmt.Errorf("%w: %w", cause, err)
-			}
-		})
-		return nil
-	})
-	if errors.Is(err, ErrRunning) && ctx.Err() != nil {
-		return context.Cause(ctx)
+	err := keeper.Alone(ctx, name, leaseWait, do)
+	if errors.Is(err, lease.ErrTaken) {
+		return ErrRunning
 	}
 	return err
 }

@@ -174,8 +174,8 @@ func recheck(events []domain.Witnessed, version func(string) *domain.PriceVersio
 		if charge != nil { // the rest of a charge that exceeded its reserve
 			taken = taken.Add(charge.Amount)
 		}
-		charge = &domain.PastCharge{Amount: taken, Meters: d.Meters, Lines: d.Lines, CostLines: d.CostLines,
-			PriceVersion: d.PriceVersion, ServiceTier: d.ServiceTier}
+		past := domain.NewPastCharge(d, taken)
+		charge = &past
 	}
 	out := recheckOut{Equal: true, Problems: []string{}, Unlisted: []string{}}
 	if charge != nil {

@@ -52,7 +52,7 @@ func verbs() []verb {
 		accountShowVerb, accountCreditVerb, accountDebitVerb, accountFreezeVerb, accountUnfreezeVerb, accountLimitVerb, accountLimitsVerb,
 		statementVerb, reconcileVerb,
 		keyCreateVerb, keyListVerb, keyRevokeVerb,
-		priceListVerb, priceShowVerb, auditVerb, priceDiffVerb, priceSetVerb, priceImportVerb, priceLogVerb,
+		priceListVerb, priceShowVerb, auditVerb, priceDiffVerb, priceSetVerb, priceImportVerb, priceLogVerb, priceRerateVerb,
 		ledgerVerifyVerb, ledgerRecoverVerb, ledgerJournalVerb,
 		projectionsRebuildVerb, projectionsVerifyVerb, projectionsStatusVerb,
 		embeddedVerb,
