@@ -16,6 +16,9 @@ type Need struct {
 	AudioIn, AudioOut, ImageOut bool
 	WebSearches                 int64
 	ServiceTier                 string // as the request names it; "" where it does not
+	// Geo and Speed say which factors the answer could tell of: the place and the speed that the request asks
+	// for, "" for none, and for Geo AnyGeo.
+	Geo, Speed string
 }
 
 func (n *Need) check() error {
@@ -37,8 +40,8 @@ type Bound struct {
 }
 
 // Bound prices a need so that no usage within it can cost more: every token at the dearest rate
-// that any of its possible meters has, in any tier that the input could reach and any service tier
-// that the provider could answer with. A meter that is needed and unpriced is ErrPriceMissing, so
+// that any of its possible meters has, in any tier that the input could reach, any service tier
+// that the provider could answer with, and any region that it could tell of. A meter that is needed and unpriced is ErrPriceMissing, so
 // that the provider is never called for it.
 func (v *PriceVersion) Bound(n Need) (Bound, error) {
 	if v.levels == nil {
@@ -90,7 +93,18 @@ func (v *PriceVersion) checkNeeded(n *Need) error {
 // dearest returns the highest rates that the need could be charged, with all input meters gathered
 // in Input and all output meters in Output.
 func (v *PriceVersion) dearest(n *Need) Rates {
-	top := dearestOf(v.levels[:v.crossed(n.InputTokens)+1], n, Rates{})
+	top := v.dearestHere(n, Rates{})
+	for name, r := range v.regional {
+		if n.couldBeIn(name) {
+			top = r.dearestHere(n, top)
+		}
+	}
+	return top
+}
+
+// dearestHere raises top to the version's own rates, without those of regions.
+func (v *PriceVersion) dearestHere(n *Need, top Rates) Rates {
+	top = dearestOf(v.levels[:v.crossed(n.InputTokens)+1], n, top)
 	for name, levels := range v.service {
 		if v.couldServe(n.ServiceTier, name) {
 			top = dearestOf(levels[:v.crossed(n.InputTokens)+1], n, top)

@@ -127,6 +127,8 @@ func needs(v *PriceVersion) *rapid.Generator[Need] {
 			InputTokens: tokens().Draw(t, "input"), OutputTokens: tokens().Draw(t, "output"),
 			AudioIn: flag(AudioIn), AudioOut: flag(AudioOut), ImageOut: flag(ImageOut),
 			ServiceTier: rapid.SampledFrom(tierNames).Draw(t, "tier"),
+			Geo:         rapid.SampledFrom([]string{"", AnyGeo, "us", "eu", "mars"}).Draw(t, "geo"),
+			Speed:       rapid.SampledFrom([]string{"", SpeedFast}).Draw(t, "speed"),
 		}
 		if flag(WebSearch) {
 			n.WebSearches = rapid.Int64Range(0, 100).Draw(t, "searches")
@@ -170,6 +172,24 @@ func answered(requested string) *rapid.Generator[string] {
 	return rapid.SampledFrom(could)
 }
 
+// answeredIn generates the regions that a provider could answer with.
+func answeredIn(n Need) *rapid.Generator[string] {
+	geos, speeds := []string{""}, []string{""}
+	switch n.Geo {
+	case "":
+	case AnyGeo:
+		geos = []string{"", "us", "eu", "mars"}
+	default:
+		geos = []string{"", n.Geo}
+	}
+	if n.Speed != "" {
+		speeds = []string{"", n.Speed}
+	}
+	return rapid.Custom(func(t *rapid.T) string {
+		return RegionName(rapid.SampledFrom(geos).Draw(t, "geo"), rapid.SampledFrom(speeds).Draw(t, "speed"))
+	})
+}
+
 // TestBoundIsABound is the promise that commit <= reserve rests on.
 func TestBoundIsABound(t *testing.T) {
 	t.Parallel()
@@ -184,13 +204,14 @@ func TestBoundIsABound(t *testing.T) {
 			t.Fatal(err)
 		}
 		m, _ := v.Fold(within(v, n).Draw(t, "usage"))
-		tier := answered(n.ServiceTier).Draw(t, "answered")
-		c, err := v.Charge(m, tier)
+		tier, region := answered(n.ServiceTier).Draw(t, "answered"), answeredIn(n).Draw(t, "region")
+		at, _ := v.In(region)
+		c, err := at.Charge(m, tier)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if b.Amount.Less(c.Amount) {
-			t.Fatalf("%+v is bounded by %s; %v at %q is charged %s", n, b.Amount, m, tier, c.Amount)
+			t.Fatalf("%+v is bounded by %s; %v at %q in %q is charged %s", n, b.Amount, m, tier, region, c.Amount)
 		}
 	})
 }

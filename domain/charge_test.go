@@ -136,6 +136,7 @@ func TestChargeExplainsItself(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		v, tier := versions().Draw(t, "version"), rapid.SampledFrom(tierNames).Draw(t, "tier")
+		v, _ = v.In(rapid.SampledFrom(regionNames).Draw(t, "region"))
 		m, _ := v.Fold(usages().Draw(t, "usage"))
 		c, err := v.Charge(m, tier)
 		if err != nil {
@@ -173,6 +174,7 @@ func TestChargeIsAdditiveWithinATier(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		v, tier := versions().Draw(t, "version"), rapid.SampledFrom(tierNames).Draw(t, "tier")
+		v, _ = v.In(rapid.SampledFrom(regionNames).Draw(t, "region"))
 		a, _ := v.Fold(usages().Draw(t, "a"))
 		b, _ := v.Fold(usages().Draw(t, "b"))
 		both := a
@@ -234,10 +236,11 @@ func TestChargeAllocatesLittle(t *testing.T) {
 }
 
 func BenchmarkCharge(b *testing.B) {
-	v := built(b, PriceVersion{Rates: rates("input=2.5 cached_input=1.25 output=10")})
+	v := built(b, PriceVersion{Rates: rates("input=2.5 cached_input=1.25 output=10"), Regions: map[string]Amount{"us": MustAmount("1.1")}})
 	m := Meters{Input: 600, CachedInput: 400, Output: 200, Reasoning: 64, Requests: 1}
 	b.ReportAllocs()
 	for b.Loop() {
+		v, _ := v.In("us")
 		if _, err := v.Charge(m, "default"); err != nil {
 			b.Fatal(err)
 		}

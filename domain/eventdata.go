@@ -67,6 +67,7 @@ type CommitData struct {
 	FinishReason   string            `json:"finish_reason"`
 	Stream         bool              `json:"stream"`
 	ServiceTier    string            `json:"service_tier,omitempty"`
+	Region         string            `json:"region,omitempty"` // place or speed whose factor was charged
 	TTFTMillis     int64             `json:"ttft_ms"`
 	LatencyMillis  int64             `json:"latency_ms"`
 	KeyID          string            `json:"key_id,omitempty"`

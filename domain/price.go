@@ -128,12 +128,17 @@ type PriceVersion struct {
 	// priority, batch); a meter that one does not name keeps the base price.
 	ServiceTiers map[string]Rates
 
-	// Regions are factors on the whole price, by region or speed. They are kept, not applied.
+	// Regions are factors on the whole price, by the place or speed (SpeedFast) that the provider names in its
+	// *response*: In applies them.
 	Regions map[string]Amount
+	// Region is the region whose factor is in all rates of this version; "" = none is. Set by In.
+	Region string
 
 	levels  []Rates            // by how many thresholds are crossed: base, Tiers[0], ...
 	service map[string][]Rates // the same for each service tier
 	cost    *PriceVersion      // of what is sold: what it costs; nil = this is a cost
+
+	regional map[string]*PriceVersion // this version in each region
 }
 
 // isBaseTier reports whether a provider's service tier means the base price.
@@ -262,6 +267,9 @@ func NewPriceBook(models []Model) (*PriceBook, error) {
 		m.Versions = slices.Clone(m.Versions)
 		for j := range m.Versions {
 			m.Versions[j].build(&m)
+			if region, err := m.Versions[j].buildRegions(); err != nil {
+				return nil, m.bad(fmt.Sprintf("versions[%d].regions.%s", j, region), "%s", err)
+			}
 		}
 		if err := b.add(&m); err != nil {
 			return nil, err

@@ -182,12 +182,13 @@ func TestVersionID(t *testing.T) {
 	}
 	same := base()
 	same.Rates = rates("input=2.500 cached_input=1.25 output=10 reasoning=10 requests=0") // the same, spelled out
-	same.Regions = map[string]Amount{"eu": MustAmount("1.1")}
 	if got := built(t, same).ID; got != id {
 		t.Errorf("the same prices are %s and %s", id, got)
 	}
 	seen := map[string]bool{id: true}
 	for name, change := range map[string]func(v *PriceVersion){
+		"region":     func(v *PriceVersion) { v.Regions = map[string]Amount{"eu": MustAmount("1.1")} },
+		"factor":     func(v *PriceVersion) { v.Regions = map[string]Amount{"eu": MustAmount("1.2")} },
 		"price":      func(v *PriceVersion) { v.Rates.Set(Output, MustAmount("0.000010000001")) },
 		"meter":      func(v *PriceVersion) { v.Rates.Set(AudioIn, Zero) },
 		"threshold":  func(v *PriceVersion) { v.Tiers[0].AboveInput++ },
@@ -280,7 +281,7 @@ func TestNewPriceBookRefuses(t *testing.T) {
 		{func(m *Model) { m.Versions[1].ServiceTiers["flex"] = Rates{} }, "service_tiers.flex: empty"},
 		{func(m *Model) { m.Versions[1].ServiceTiers["flex"] = negative }, "service_tiers.flex.output: -0.1 is negative"},
 		{func(m *Model) { m.Versions[1].Regions["eu"] = Zero }, "regions.eu: 0 is not a factor"},
-		{func(m *Model) { m.Versions[1].Regions[""] = MustAmount("1") }, "regions.: 1 is not"},
+		{func(m *Model) { m.Versions[1].Regions[""] = MustAmount("1") }, "regions.: \"\" cannot have a factor"},
 	} {
 		m := good()
 		c.spoil(&m)
@@ -411,6 +412,12 @@ func listedVersions() *rapid.Generator[PriceVersion] {
 		for _, name := range []string{"flex", "priority", "batch", "turbo"} {
 			if rapid.Bool().Draw(t, name) {
 				v.ServiceTiers[name] = someRates(Input).Draw(t, "service")
+			}
+		}
+		v.Regions = map[string]Amount{}
+		for _, name := range []string{"us", "eu", SpeedFast} {
+			if rapid.Bool().Draw(t, name) {
+				v.Regions[name] = MustAmount("0.001").Times(rapid.Int64Range(1, 3000).Draw(t, "factor"))
 			}
 		}
 		return v

@@ -133,8 +133,8 @@ func (m *Model) checkTiers(at string, tiers []Tier) error {
 }
 
 func (m *Model) checkNamed(at string, v *PriceVersion) error {
-	if len(v.ServiceTiers) > maxServiceTiers || len(v.Regions) > maxRegions {
-		return m.bad(at, "more than %d service tiers or %d regions", maxServiceTiers, maxRegions)
+	if len(v.ServiceTiers) > maxServiceTiers {
+		return m.bad(at, "more than %d service tiers", maxServiceTiers)
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.ServiceTiers)) {
 		rates, field := v.ServiceTiers[name], at+".service_tiers."+name
@@ -145,12 +145,7 @@ func (m *Model) checkNamed(at string, v *PriceVersion) error {
 			return err
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(v.Regions)) {
-		if f := v.Regions[name]; !isBookName(name) || f.Sign() <= 0 || !f.InRange() {
-			return m.bad(at+".regions."+name, "%s is not a factor above 0", f)
-		}
-	}
-	return nil
+	return m.checkRegions(at, v.Regions)
 }
 
 // isBookName accepts what may go into columns, keys and logs as it is.
@@ -166,8 +161,8 @@ func isBookName(s string) bool {
 	return true
 }
 
-// contentID hashes a canonical text of the completed rates. Regions are left out while they are not
-// applied: the ID stands for what is charged.
+// contentID hashes a canonical text of the completed rates and the factors on them: the ID stands for what is
+// charged.
 func (v *PriceVersion) contentID() string {
 	from := startName(v.From)
 	var b strings.Builder
@@ -177,7 +172,7 @@ func (v *PriceVersion) contentID() string {
 	return fmt.Sprintf("%s/%s@%s#%s", v.Provider, v.Model, from, hex.EncodeToString(sum[:4]))
 }
 
-// render writes all rates of a version.
+// render writes all rates of a version, and the factors.
 func (v *PriceVersion) render(b *strings.Builder) {
 	v.Rates.render(b, "base")
 	for i := range v.Tiers {
@@ -186,6 +181,9 @@ func (v *PriceVersion) render(b *strings.Builder) {
 	for _, name := range slices.Sorted(maps.Keys(v.ServiceTiers)) {
 		rates := v.ServiceTiers[name]
 		rates.render(b, "service "+name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(v.Regions)) {
+		fmt.Fprintf(b, "region %s=%s\n", name, v.Regions[name])
 	}
 }
 

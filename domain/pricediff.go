@@ -12,7 +12,7 @@ import (
 type PriceChange struct {
 	Provider, Model string
 	From            time.Time // zero: since launch
-	Where           string    // "base", "above 200000" (tokens of input), or a service tier's name
+	Where           string    // "base", "above 200000" (tokens of input), a service tier's name, or "region us"
 	Meter           Meter
 	Old, New        *Amount // nil = no price
 }
@@ -102,6 +102,9 @@ func (v *PriceVersion) places() map[string]Rates {
 		out[fmt.Sprintf("above %d", v.Tiers[i].AboveInput)] = v.Tiers[i].Rates
 	}
 	maps.Copy(out, v.ServiceTiers)
+	for name, r := range v.regional {
+		out["region "+name] = r.Rates
+	}
 	return out
 }
 

@@ -13,6 +13,7 @@ type PastCharge struct {
 	CostLines    []Line
 	PriceVersion string
 	ServiceTier  string
+	Region       string // whose factor was charged
 }
 
 // Recheck is what calculating a charge again came to.
@@ -76,7 +77,7 @@ func quantities(lines []Line) (m Meters) {
 func (c *PastCharge) parts() []PastCharge {
 	several := slices.ContainsFunc(c.Lines, func(l Line) bool { return l.PriceVersion != "" })
 	if !several {
-		return []PastCharge{{Meters: c.Meters, Lines: c.Lines, PriceVersion: c.PriceVersion, ServiceTier: c.ServiceTier}}
+		return []PastCharge{{Meters: c.Meters, Lines: c.Lines, PriceVersion: c.PriceVersion, ServiceTier: c.ServiceTier, Region: c.Region}}
 	}
 	var parts []PastCharge
 	for _, l := range c.Lines {
@@ -86,7 +87,7 @@ func (c *PastCharge) parts() []PastCharge {
 		}
 		i := slices.IndexFunc(parts, func(p PastCharge) bool { return p.PriceVersion == id })
 		if i < 0 {
-			i, parts = len(parts), append(parts, PastCharge{PriceVersion: id, ServiceTier: c.ServiceTier})
+			i, parts = len(parts), append(parts, PastCharge{PriceVersion: id, ServiceTier: c.ServiceTier, Region: c.Region})
 		}
 		parts[i].Meters[l.Meter] += l.Quantity
 		parts[i].Lines = append(parts[i].Lines, l)
@@ -96,6 +97,7 @@ func (c *PastCharge) parts() []PastCharge {
 
 // against calculates a part by its version.
 func (r *Recheck) against(v *PriceVersion, part *PastCharge) {
+	v, _ = v.In(part.Region) // another model of the same charge may have no factor for it
 	again, err := v.Charge(part.Meters, part.ServiceTier)
 	if err != nil {
 		r.findf("by %s it cannot be charged: %s", v.ID, err)

@@ -54,7 +54,7 @@ func (c *Charged) Past() PastCharge { return NewPastCharge(c.Data, c.Amount) }
 
 // NewPastCharge is a charge of so much as its event has it.
 func NewPastCharge(d *CommitData, amount Amount) PastCharge {
-	return PastCharge{Amount: amount, Meters: d.Meters, Lines: d.Lines, CostLines: d.CostLines, PriceVersion: d.PriceVersion, ServiceTier: d.ServiceTier}
+	return PastCharge{Amount: amount, Meters: d.Meters, Lines: d.Lines, CostLines: d.CostLines, PriceVersion: d.PriceVersion, ServiceTier: d.ServiceTier, Region: d.Region}
 }
 
 // Tariff is what charges are priced by again. A nil Sell sells at cost.
@@ -84,6 +84,10 @@ func (t *Tariff) Rerate(c *Charged) (Rerated, error) {
 		paid, unrated := t.versionFor(c, part.PriceVersion)
 		if unrated != nil {
 			return Rerated{}, unrated
+		}
+		paid, known := paid.In(part.Region)
+		if !known && part.PriceVersion == past.PriceVersion { // else the region is another model's
+			return Rerated{}, &Unrated{paid.Provider + "/" + paid.Model, fmt.Sprintf("the book has no factor for %s", part.Region)}
 		}
 		charge, err := paid.Charge(part.Meters, part.ServiceTier)
 		if err != nil {

@@ -17,7 +17,8 @@ import (
 //   - a markup in per cent raises every unit price, rounded half up to 1e-12, in every tier;
 //   - a fixed price replaces a meter's, in every tier and service tier. What costs the same as the meter
 //     that it is a detail of (cached input as input, reasoning as output) is sold at the same, too;
-//   - a markup of 0 is the cost itself, by the cost's own ID.
+//   - a markup of 0 is the cost itself, by the cost's own ID;
+//   - factors of regions and speeds are on what is sold, fixed prices included.
 //
 // Rules may change on days to come (selldated.go).
 //
@@ -232,35 +233,23 @@ func (v *PriceVersion) sold(markup Amount, fixed *Rates) (*PriceVersion, error) 
 	if markup.IsZero() && fixed.Empty() {
 		return v, nil
 	}
-	out := *v
-	out.cost, out.Regions = v, nil
 	var failed error
-	derive := func(r Rates) Rates {
+	out := v.derived(func(r Rates) Rates {
 		derived, err := r.sold(markup, fixed)
 		if err != nil && failed == nil {
 			failed = &PriceBookError{v.Model, "markup", err.Error()}
 		}
 		return derived
-	}
-	out.Rates, out.levels = derive(v.Rates), deriveAll(v.levels, derive)
-	out.Tiers = slices.Clone(v.Tiers)
-	for i := range out.Tiers {
-		out.Tiers[i].Rates = derive(out.Tiers[i].Rates)
-	}
-	out.ServiceTiers, out.service = make(map[string]Rates, len(v.ServiceTiers)), make(map[string][]Rates, len(v.service))
-	for name, rates := range v.ServiceTiers {
-		out.ServiceTiers[name], out.service[name] = derive(rates), deriveAll(v.service[name], derive)
-	}
+	})
+	out.cost = v
 	out.ID = v.ID + out.ruleName(markup, fixed)
-	return &out, failed
-}
-
-func deriveAll(levels []Rates, derive func(Rates) Rates) []Rates {
-	out := make([]Rates, len(levels))
-	for i, r := range levels {
-		out[i] = derive(r)
+	if failed != nil {
+		return nil, failed
 	}
-	return out
+	if region, err := out.buildRegions(); err != nil {
+		return nil, &PriceBookError{v.Model, "regions." + region, err.Error()}
+	}
+	return out, nil
 }
 
 // ruleName is how a sell version's ID goes on after its cost's: the rule, and a hash over all that is paid.
@@ -310,8 +299,8 @@ func (r Rates) sold(markup Amount, fixed *Rates) (Rates, error) {
 	return out, nil
 }
 
-// raised adds per cents to a unit price, and rounds the outcome half up to 1e-12. It is the only rounding
-// of money that there is.
+// raised adds per cents to a unit price, and rounds the outcome half up to 1e-12. Beside scaled it is the only
+// rounding of money that there is.
 func (a Amount) raised(percent Amount) Amount {
 	return Amount{a.d.Add(a.d.Mul(percent.d).Shift(-2)).Round(AmountScale)}
 }

@@ -251,6 +251,7 @@ type RequestView struct {
 	Reported  json.RawMessage  `json:"reported"`     // the provider's own usage, null where it gave none: what Meters were made of
 	CountedBy string           `json:"counted_by"`   // where the gateway counted
 	Tier      string           `json:"service_tier"` // that the provider says it served
+	Region    string           `json:"region"`       // the place or speed whose factor was charged
 	SpooledAt string           `json:"spooled_at,omitempty"`
 	Chain     string           `json:"chain"` // chainValid, or the first event whose link is not
 }
@@ -315,7 +316,7 @@ func (v *RequestView) explain(d *domain.CommitData) {
 			v.Meters[domain.Meter(m)] = n
 		}
 	}
-	v.CountedBy, v.Tier, v.SpooledAt = d.CountedBy, d.ServiceTier, d.SpooledAt
+	v.CountedBy, v.Tier, v.Region, v.SpooledAt = d.CountedBy, d.ServiceTier, d.Region, d.SpooledAt
 	if len(d.Attempts) > 0 {
 		v.Attempts = d.Attempts
 	}

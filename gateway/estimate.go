@@ -153,7 +153,8 @@ func (k *call) wouldCost(to *estimateAnswer) error {
 }
 
 func (k *call) costOf(m domain.Meters) (costView, error) {
-	charge, err := k.version.Charge(m, k.asked.ServiceTier)
+	version, _ := k.version.In(k.regionOf(&provider.Report{}))
+	charge, err := version.Charge(m, k.asked.ServiceTier)
 	if err != nil {
 		return costView{}, needError(err)
 	}

@@ -33,8 +33,10 @@ func (k *call) aim(targets []*target) error {
 			err = notOwned(t.terms.Kept)
 		}
 		if err == nil {
-			t.need = needOf(k.asked, t)
-			err = t.rebound()
+			if err = t.checkRegion(k.asked); err == nil {
+				t.need = needOf(k.asked, t)
+				err = t.rebound()
+			}
 		}
 		if err == nil {
 			k.targets = append(k.targets, t)
@@ -184,6 +186,9 @@ func needOf(f *chat.Facts, t *target) domain.Need {
 		AudioIn:     f.AudioIn || t.terms.AudioIn && t.prices(domain.AudioIn),
 		ImageOut:    f.ImageOut || t.draws(),
 		ServiceTier: f.ServiceTier, WebSearches: t.searches(f),
+	}
+	if t.terms.Regional {
+		n.Geo, n.Speed = t.geo(f), f.Speed
 	}
 	if f.NoOutput && f.InputBytes == 0 { // it is only counted
 		n.InputTokens = 0

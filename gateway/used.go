@@ -16,6 +16,7 @@ type used struct {
 	report provider.Report
 	meters domain.Meters
 	source domain.UsageSource
+	region string // whose factor is charged
 }
 
 // reported takes the provider's own usage; an unusable one counts as none. Where the answer broke off
@@ -81,10 +82,12 @@ type bill struct{ charge, cost domain.Charge }
 // charge prices what was used, by the versions in force when the reserve was made.
 func (h *hold) charge(u *used) (b bill, err error) {
 	k := h.call
+	version := h.in(k.version, k.regionOf(&u.report))
+	u.region = version.Region
 	if len(u.report.Iterations) > 1 && u.source == domain.UsageProvider {
 		b, err = h.chargeIterations(u)
 	} else {
-		b, err = h.chargeAt(k.version, &u.meters, u.report.ServiceTier)
+		b, err = h.chargeAt(version, &u.meters, u.report.ServiceTier)
 	}
 	if err != nil {
 		return bill{}, fmt.Errorf("pricing %s: %w", h.id, err)
@@ -129,14 +132,14 @@ func (h *hold) chargeIterations(u *used) (bill, error) {
 			parts[v][m] += meters[m]
 		}
 	}
-	all, err := h.chargeAt(k.version, parts[k.version], u.report.ServiceTier)
+	all, err := h.chargeAt(h.in(k.version, u.region), parts[k.version], u.report.ServiceTier)
 	u.meters = *parts[k.version]
 	for _, v := range versions[1:] {
 		if err != nil {
 			return bill{}, err
 		}
 		var other bill
-		if other, err = h.chargeAt(v, parts[v], u.report.ServiceTier); err == nil {
+		if other, err = h.chargeAt(h.in(v, u.region), parts[v], u.report.ServiceTier); err == nil {
 			err = all.add(other)
 		}
 		for m, n := range parts[v] {
@@ -185,7 +188,7 @@ func (h *hold) commitData(u used, b bill) domain.CommitData {
 		Surface: k.door.surface, ModelRequested: domain.CleanText(k.asked.Model, domain.MaxForeignText), ModelServed: served,
 		Provider: k.model.Provider, Attempts: h.tried, Meters: u.meters, Lines: b.charge.Lines,
 		PriceVersion: b.charge.PriceVersion, CostLines: b.cost.Lines, CostVersion: costVersion, UsageSource: u.source, CountedBy: countedBy, Usage: chat.CleanUsage(u.report.Raw),
-		FinishReason: u.report.FinishReason, Stream: k.stream, ServiceTier: u.report.ServiceTier,
+		FinishReason: u.report.FinishReason, Stream: k.stream, ServiceTier: u.report.ServiceTier, Region: u.region,
 		TTFTMillis: ttft.Milliseconds(), LatencyMillis: latency.Milliseconds(),
 		KeyID: k.who.KeyID, EndUser: endUser(k.asked.EndUser),
 	}

@@ -71,6 +71,7 @@ type auditedRow struct {
 		CostLines    []domain.Line        `json:"cost_lines"`
 		PriceVersion string               `json:"price_version"`
 		ServiceTier  string               `json:"service_tier"`
+		Region       string               `json:"region"`
 	} `json:"data"`
 }
 
@@ -210,7 +211,7 @@ func (s *shardAudit) beyond(at domain.Position, row *auditedRow) {
 		return
 	}
 	s.taken = s.taken.Add(row.Amount)
-	if row.Data.Meters != s.open.Data.Meters || row.Data.PriceVersion != s.open.Data.PriceVersion ||
+	if row.Data.Meters != s.open.Data.Meters || row.Data.PriceVersion != s.open.Data.PriceVersion || row.Data.Region != s.open.Data.Region ||
 		!slices.EqualFunc(row.Data.Lines, s.open.Data.Lines, sameLine) {
 		s.differs(at, row, []string{"it is the rest of a charge, and explains it otherwise than its commit"})
 	}
@@ -232,7 +233,7 @@ func (s *shardAudit) settle() {
 	s.found.Charges++
 	s.found.Amount = s.found.Amount.Add(s.taken)
 	charge := domain.PastCharge{Amount: s.taken, Meters: row.Data.Meters, Lines: row.Data.Lines, CostLines: row.Data.CostLines,
-		PriceVersion: row.Data.PriceVersion, ServiceTier: row.Data.ServiceTier}
+		PriceVersion: row.Data.PriceVersion, ServiceTier: row.Data.ServiceTier, Region: row.Data.Region}
 	if slices.EqualFunc(charge.Lines, charge.CostLines, sameLine) { // one check is enough
 		charge.CostLines = nil
 	}

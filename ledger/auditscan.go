@@ -60,6 +60,10 @@ func (r *auditedRow) scanData(data []byte) bool {
 			text, ok := plainText(value)
 			d.ServiceTier = string(text)
 			return ok
+		case "region":
+			text, ok := plainText(value)
+			d.Region = string(text)
+			return ok
 		}
 		return true
 	})

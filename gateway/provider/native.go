@@ -92,7 +92,7 @@ func anthropicTerms(r *chat.Request) (Terms, error) {
 	if err := onlyClears(r); err != nil {
 		return Terms{}, err
 	}
-	t := Terms{Overhead: anthropicOverhead, ImageTokens: anthropicImageTokens}
+	t := Terms{Overhead: anthropicOverhead, ImageTokens: anthropicImageTokens, Regional: true}
 	if len(r.Tools) > 0 || r.Format.Type == "json_schema" || r.Format.Type == "json_object" {
 		t.Overhead = anthropicToolOverhead
 	}

@@ -31,7 +31,7 @@ func anthropicOwn(r *Request) (chat.Exchange, Terms, error) {
 	if err == nil && r.Method == MethodCount {
 		return counting{exchange.Body(), "input_tokens"}, Terms{}, nil
 	}
-	return exchange, Terms{Overhead: anthropicToolOverhead, ImageTokens: anthropicImageTokens}, err
+	return exchange, Terms{Overhead: anthropicToolOverhead, ImageTokens: anthropicImageTokens, Regional: true}, err
 }
 
 // geminiOwn are Google's own methods, and OpenAI's embeddings, which are translated.

@@ -93,6 +93,8 @@ type Terms struct {
 	// Kept is where the request links to what is kept at the provider by the operator's key, so that only its
 	// translation names it; "" = nowhere.
 	Kept string
+	// Regional says that answers tell where and how fast they were made, so that factors for it are charged.
+	Regional bool
 }
 
 // passedHeaders are the client's headers that may reach a provider, in canonical form. Anything

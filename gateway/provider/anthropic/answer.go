@@ -59,6 +59,7 @@ func reportOf(m gjson.Result) chat.Report {
 	}
 	r.ServiceTier = pricedTier(m.Get("usage.service_tier").Str)
 	r.Kept = keptOf(nil, m.Get("container.id"))
+	placed(&r, m.Get("usage"))
 	return r
 }
 
@@ -68,6 +69,15 @@ func keptOf(ids []string, container gjson.Result) []string {
 		return ids
 	}
 	return append(ids, strings.Clone(container.Str))
+}
+
+// placed takes in where and how fast an answer was made, as far as a usage tells.
+func placed(r *chat.Report, usage gjson.Result) {
+	for to, name := range map[*string]string{&r.Geo: "inference_geo", &r.Speed: "speed"} {
+		if told := usage.Get(name).Str; told != "" {
+			*to = domain.CleanText(told, chat.MaxRegion)
+		}
+	}
 }
 
 // pricedTier is the tier by the price book's names, where "" is the usual one.

@@ -212,9 +212,9 @@ func (r *ownReader) read(kind string, e gjson.Result) {
 	switch kind {
 	case "message_start": // where there are two, the later one's usage counts
 		r.tally, r.rounds, r.counted, r.called, r.reason = tally{}, "", false, false, ""
-		tier := r.report.ServiceTier
+		before := r.report
 		r.report = reportOf(e.Get("message"))
-		r.report.ServiceTier = tier
+		r.report.ServiceTier, r.report.Geo, r.report.Speed = before.ServiceTier, before.Geo, before.Speed
 		r.count(e.Get("message.usage"))
 	case "content_block_start":
 		b := e.Get("content_block")
@@ -244,6 +244,7 @@ func (r *ownReader) count(usage gjson.Result) {
 	if tier := usage.Get("service_tier").Str; tier != "" {
 		r.report.ServiceTier = pricedTier(tier)
 	}
+	placed(&r.report, usage)
 }
 
 // End is called where there was no message_stop, with which every answer ends: it is not complete.

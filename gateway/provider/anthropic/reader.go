@@ -187,6 +187,7 @@ func (r *reader) setUsage(u gjson.Result) {
 		r.tier = tier
 		r.report.ServiceTier = pricedTier(tier)
 	}
+	placed(&r.report, u)
 }
 
 // messageDelta takes in why the model stopped, and what it came to.

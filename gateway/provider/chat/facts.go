@@ -39,6 +39,8 @@ type Facts struct {
 	ImageOut      bool
 	PredictionLen int64 // bytes of a predicted output: rejected predictions are billed as output
 	ServiceTier   string
+	Geo           string // the place to be worked on that it asks for; "" = none
+	Speed         string // the speed that it asks for; "" = the usual one
 	EndUser       string
 	NoOutput      bool  // it has no output tokens: embeddings, counts
 	Inputs        int64 // how many inputs have the context window each to itself; 0 = 1

@@ -6,6 +6,7 @@ import "llm-gateway/domain"
 const (
 	MaxFinishReason = 64
 	MaxServiceTier  = 64
+	MaxRegion       = 64
 	MaxModelName    = 128
 	MaxUpstreamID   = 128
 )
@@ -19,6 +20,8 @@ type Report struct {
 	Iterations   []Iteration   // where several models served: each one's own usage; they sum to Usage
 	FinishReason string        // the first choice's, in the provider's own word; at most MaxFinishReason
 	ServiceTier  string        // the tier that served, by the price book's names; at most MaxServiceTier
+	Geo          string        // where it was worked on, in the provider's word, "" = it does not say; at most MaxRegion
+	Speed        string        // how fast, as Geo; at most MaxRegion
 	UpstreamID   string        // the answer's id; at most MaxUpstreamID
 	Kept         []string      // ids of what the provider keeps of this answer and requests can name; at most MaxReferences
 	Raw          []byte        // the usage object as it came, usable or not, made by RawUsage; not cleaned; nil = none

@@ -134,13 +134,11 @@ func (r *factReader) option(name string, v gjson.Result) {
 			r.refuse(name, "the models that Anthropic may fall back to are not priced here. The gateway has fallbacks of its own.")
 		}
 	case "speed":
-		if r.Text(name, v) != "standard" {
-			r.refuse(name, "only `standard` has a price here.")
+		if r.f.Speed = r.Text(name, v); r.f.Speed == "standard" {
+			r.f.Speed = ""
 		}
 	case "inference_geo":
-		if r.Text(name, v) != "global" {
-			r.refuse(name, "only `global` has a price here.")
-		}
+		r.f.Geo = r.Text(name, v)
 	case "diagnostics":
 		r.f.ReferIf("diagnostics.previous_message_id", v.Get("previous_message_id"))
 	case "container":
