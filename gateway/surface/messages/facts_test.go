@@ -29,6 +29,8 @@ func show(body string, f *chat.Facts) string {
 	say(f.Searches != 0 || f.WebSearch, "searches=%d", f.Searches)
 	say(f.Images != 0, "images=%d/%d", f.Images, f.ImageBytes)
 	say(f.ServiceTier != "", "tier=%s", f.ServiceTier)
+	say(f.Geo != "", "geo=%s", f.Geo)
+	say(f.Speed != "", "speed=%s", f.Speed)
 	say(f.EndUser != "", "user=%s", f.EndUser)
 	for _, r := range f.References {
 		say(true, "kept=%s:%s", r.Param, r.ID)
