@@ -155,7 +155,7 @@ func testRestoredUnderLoad(t *testing.T) {
 	auditProjections(t, live)
 	whole(t, live)
 	for _, s := range all {
-		if text := s.stderr.String(); strings.Contains(text, "without events that it had acknowledged") {
+		if text := s.stdout.String(); strings.Contains(text, "without events that it had acknowledged") {
 			t.Errorf("something is lost for good:\n%s", tail(text))
 		}
 	}

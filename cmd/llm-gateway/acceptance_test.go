@@ -115,11 +115,11 @@ func launchCommand(t testing.TB, cmd *exec.Cmd) *served {
 	t.Cleanup(func() {
 		syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) //nolint:errcheck // it may have ended
 		<-s.ended
-		if text := s.stderr.String(); strings.Contains(text, "DATA RACE") || strings.Contains(text, "panic") {
+		if text := s.stderr.String() + s.stdout.String(); strings.Contains(text, "DATA RACE") || strings.Contains(text, "panic") {
 			t.Errorf("serve was not well:\n%s", tail(text)) // races show with GOFLAGS=-race
 		}
 		if t.Failed() {
-			t.Logf("stderr of serve:\n%s", tail(s.stderr.String()))
+			t.Logf("serve said:\n%s\n%s", tail(s.stdout.String()), tail(s.stderr.String()))
 		}
 	})
 	return s

@@ -19,11 +19,7 @@ func TestCheckUsage(t *testing.T) {
 		status     int
 		args, want string
 	}{
-		{1, "db", "check db: not built yet in this release"},
-		{1, "redis", "check redis: not built yet in this release"},
-		{1, "kafka --json", "check kafka: not built yet in this release"},
-		{1, "production", "check production: not built yet in this release"},
-		{2, "everything", "after check comes nothing, or one of: providers, db, redis, kafka, production"},
+		{2, "everything", "after check comes nothing, or one of: db, redis, kafka, providers, production"},
 		{2, "providers openai", `too many arguments: "openai"`},
 		{2, "providers --timeout 0s", "--timeout is a duration above 0s and up to 1m0s"},
 		{2, "providers --timeout 2m", "--timeout is a duration"},

@@ -233,7 +233,7 @@ func (p *parts) degraded(ctx context.Context) (away []string) {
 	var wait sync.WaitGroup
 	wait.Go(func() { _, postgresAway = p.ledger.ClockSkew(ctx) })
 	wait.Go(func() { redisAway = p.redis.Ping(ctx).Err() })
-	wait.Go(func() { _, kafkaAway = p.topic.Cluster(ctx) })
+	wait.Go(func() { _, kafkaAway = p.topic.State(ctx) }) // past what the client remembers
 	wait.Wait()
 	if postgresAway != nil {
 		away = append(away, "postgres")
