@@ -61,7 +61,7 @@ func TestRegionsAreCharged(t *testing.T) {
 		{``, `\"inference_geo\":\"not_available\"`, ""},
 		{``, `\"inference_geo\":\"global\",\"speed\":\"standard\"`, ""},
 		{``, `\"inference_geo\":\"us\"`, "us"}, // the workspace's own choice
-		{``, `\"inference_geo\":\"mars\"`, ""},  // has no factor
+		{``, `\"inference_geo\":\"mars\"`, ""}, // has no factor
 		{`,"inference_geo":"global"`, ``, ""},
 		{`,"inference_geo":"us"`, ``, "us"},
 		{`,"inference_geo":"us"`, `\"inference_geo\":\"us\"`, "us"},

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
-
-	"llm-gateway/gateway"
 )
 
 // limitFlood is how many requests at once each limit meets.
@@ -278,20 +276,6 @@ func TestLimitsRedisKilled(t *testing.T) {
 		t.Errorf("memory was asked %d times", n)
 	}
 	verified(t, "DATABASE_URL="+l.url)
-}
-
-// adminToken is a token of an administrator.
-func adminToken(t *testing.T) string {
-	t.Helper()
-	tokens, err := gateway.NewTokens("HS256", []byte(testSecret))
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err := tokens.Sign("root", gateway.RoleAdmin, time.Now(), time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return token
 }
 
 // TestLimitOverrides: an administrator sets an account's limits by the API; the verb shows them, and clears

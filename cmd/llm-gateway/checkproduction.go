@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"strings"
@@ -145,6 +146,10 @@ func (p *production) servers(ctx context.Context, timeout time.Duration) {
 func (p *production) dataDir() {
 	dir := p.settings.DataDir
 	file, err := os.CreateTemp(dir, ".check-*")
+	if errors.Is(err, os.ErrNotExist) {
+		p.warn("DATA_DIR", "it is not there yet, and serve makes it: see that it is on a volume that stays")
+		return
+	}
 	if err != nil {
 		p.fail("DATA_DIR", "it cannot be written: %s", reason(err))
 		return

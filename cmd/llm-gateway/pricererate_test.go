@@ -130,7 +130,9 @@ func TestPriceRerateRefuses(t *testing.T) {
 	succeeds(t, env, "migrate")
 	one := charged(t)
 	charges(t, at, one)
-	with := func(args ...string) []string { return append(append([]string{"price", "rerate"}, period()...), args...) }
+	with := func(args ...string) []string {
+		return append(append([]string{"price", "rerate"}, period()...), args...)
+	}
 	for _, c := range []struct {
 		args []string
 		want string

@@ -1,6 +1,10 @@
 package observe
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // operating are the metrics of the process itself: which build it is, how its components are, its log.
 type operating struct {
@@ -47,4 +51,18 @@ func (o *operating) Checked() { o.lastCheck.SetToCurrentTime() }
 func (m *Metrics) LogFailures(count func() int64) {
 	m.Registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "log_write_failures_total",
 		Help: "Log lines that LOG_FILE did not take. They went to stderr."}, func() float64 { return float64(count()) }))
+}
+
+// Described lists what is exported, also what has no sample yet, a description to a line.
+func (m *Metrics) Described() string {
+	descriptions := make(chan *prometheus.Desc)
+	go func() { // ends when all is described
+		m.Registry.Describe(descriptions)
+		close(descriptions)
+	}()
+	var all strings.Builder
+	for d := range descriptions {
+		all.WriteString(d.String() + "\n")
+	}
+	return all.String()
 }
