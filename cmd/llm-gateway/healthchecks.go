@@ -22,7 +22,7 @@ const (
 	slowKafka    = time.Second
 	manyBehind   = 10_000           // events of the ledger that a follower has not
 	oldSight     = time.Minute      // what a relay said of itself before is no news
-	sweepTrouble = 30 * time.Second // how long a failed round of the sweeper is told of
+	sweepTrouble = 10 * time.Second // how long a failed round of the sweeper is told of
 	diskLow      = 1 << 30          // bytes that are free where DATA_DIR is
 )
 

@@ -19,6 +19,7 @@ package health
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -177,7 +178,7 @@ func (k *Checker) check(ctx context.Context) {
 	if k.c.Providers != nil {
 		providers = k.c.Providers()
 	}
-	all := k.ask(ctx, append(append([]Check{}, k.c.Checks...), providers...))
+	all := k.ask(ctx, append(append([]Check{}, k.c.Checks...), ofProviders(providers)...))
 	if ctx.Err() != nil {
 		return
 	}
@@ -207,6 +208,15 @@ func (k *Checker) check(ctx context.Context) {
 	if k.c.Reported != nil {
 		k.c.Reported(r)
 	}
+}
+
+// ofProviders gives providers names that no component has.
+func ofProviders(checks []Check) []Check {
+	out := slices.Clone(checks)
+	for i := range out {
+		out[i].Name = "provider " + out[i].Name
+	}
+	return out
 }
 
 // soften is what the state of something means for the whole.
@@ -268,6 +278,7 @@ func states(all map[string]*Component) map[string]State {
 func (k *Checker) ask(ctx context.Context, checks []Check) []Result {
 	ctx, cancel := context.WithTimeout(ctx, CheckTime)
 	defer cancel()
+	k.forget(checks)
 	answers := make([]chan Result, len(checks))
 	for i, c := range checks {
 		busy := k.running[c.Name]
@@ -300,6 +311,15 @@ func (k *Checker) ask(ctx context.Context, checks []Check) []Result {
 		}
 	}
 	return out
+}
+
+// forget drops what is known of checks that there are no more.
+func (k *Checker) forget(checks []Check) {
+	for name, busy := range k.running {
+		if !busy.Load() && !slices.ContainsFunc(checks, func(c Check) bool { return c.Name == name }) {
+			delete(k.running, name)
+		}
+	}
 }
 
 // guarded makes a result of a panic.

@@ -139,6 +139,32 @@ func TestHungAndBroken(t *testing.T) {
 	})
 }
 
+// TestProvidersChange: providers come and go, also under a component's name, and are never needed.
+func TestProvidersChange(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		names := []string{"needed", "p"}
+		k := Start(t.Context(), Config{Every: every, Checks: []Check{{Name: "needed", Needed: true, Run: func(context.Context) Result { return Result{State: Up} }}},
+			Providers: func() (out []Check) {
+				for _, name := range names {
+					out = append(out, Check{Name: name, Needed: true, Run: func(context.Context) Result { return Result{State: Down, Detail: name} }})
+				}
+				return out
+			}})
+		t.Cleanup(k.Close)
+		synctest.Wait()
+		if r, _ := k.Last(); r.State != Degraded || r.Components["needed"].State != Up || r.Providers["needed"].Detail != "needed" || len(r.Providers) != 2 {
+			t.Errorf("%+v", r)
+		}
+		names = []string{"q"}
+		next()
+		next()
+		if r, _ := k.Last(); len(r.Providers) != 1 || r.Providers["q"].State != Down || len(k.running) != 2 {
+			t.Errorf("%+v, %d checks are known", r, len(k.running))
+		}
+	})
+}
+
 func TestHistory(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
