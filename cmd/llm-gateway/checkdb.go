@@ -28,7 +28,7 @@ func checkDatabase(ctx context.Context, s *Settings) (f findings) {
 	if s.DatabaseURL != "" {
 		var err error
 		if d, err = externalDatabase(s); err != nil {
-			f.fail("connection", "DATABASE_URL: %s", err)
+			f.failf("connection", "DATABASE_URL: %s", err)
 			return f
 		}
 	} else {
@@ -37,7 +37,7 @@ func checkDatabase(ctx context.Context, s *Settings) (f findings) {
 		case e == nil:
 			return f
 		case e.PostgresURL == "":
-			f.skip("embedded", "%s", notTheSame("DATABASE_URL", s, *e))
+			f.skipf("embedded", "%s", notTheSame("DATABASE_URL", s, *e))
 			return f
 		}
 		d = embeddedDatabase(e.PostgresURL)
@@ -48,17 +48,17 @@ func checkDatabase(ctx context.Context, s *Settings) (f findings) {
 func examineDatabase(ctx context.Context, s *Settings, d database) (f findings) {
 	config, err := ledger.ConnConfig(string(d.URL), "", d.Pooled)
 	if err != nil {
-		f.fail("connection", "DATABASE_URL: %s", err)
+		f.failf("connection", "DATABASE_URL: %s", err)
 		return f
 	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
-		f.fail("connection", "DATABASE_URL: %s", databaseError(err, d.URL))
+		f.failf("connection", "DATABASE_URL: %s", databaseError(err, d.URL))
 		return f
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is left on it
 	x := &examined{conn: conn, settings: s, of: d, findings: f}
-	x.ok("connection", "as %s", config.User)
+	x.okf("connection", "as %s", config.User)
 	x.encryption(config)
 	if !x.median("SELECT 1", func() error { _, err := conn.Exec(ctx, "SELECT 1"); return err }) {
 		return x.findings
@@ -92,13 +92,13 @@ func (x *examined) encryption(config *pgx.ConnConfig) {
 	_, encrypted := x.conn.PgConn().Conn().(*tls.Conn)
 	switch {
 	case encrypted && config.TLSConfig != nil && config.TLSConfig.InsecureSkipVerify && config.TLSConfig.VerifyPeerCertificate == nil && config.TLSConfig.VerifyConnection == nil:
-		x.warn("TLS", "encrypted, but whoever answers is believed: DATABASE_URL with sslmode=verify-full and sslrootcert knows its server")
+		x.warnf("TLS", "encrypted, but whoever answers is believed: DATABASE_URL with sslmode=verify-full and sslrootcert knows its server")
 	case encrypted:
-		x.ok("TLS", "encrypted, and the certificate is checked")
+		x.okf("TLS", "encrypted, and the certificate is checked")
 	case local(config.Host):
-		x.ok("TLS", "none, on this machine")
+		x.okf("TLS", "none, on this machine")
 	default:
-		x.warn("TLS", "none: passwords and events can be read on the way. Set sslmode=verify-full in DATABASE_URL")
+		x.warnf("TLS", "none: passwords and events can be read on the way. Set sslmode=verify-full in DATABASE_URL")
 	}
 }
 
@@ -110,7 +110,7 @@ func (x *examined) server(ctx context.Context) {
 	x.either(encoding == "UTF8", "encoding", encoding, verdictFail, encoding+": make the database with ENCODING 'UTF8'")
 	var standby bool
 	if x.conn.QueryRow(ctx, `SELECT pg_is_in_recovery()`).Scan(&standby) == nil && standby {
-		x.fail("primary", "this is a standby, which takes no writes: DATABASE_URL must lead to the primary")
+		x.failf("primary", "this is a standby, which takes no writes: DATABASE_URL must lead to the primary")
 	}
 }
 
@@ -123,13 +123,13 @@ func (x *examined) pooler(ctx context.Context) {
 	between := pid != x.conn.PgConn().PID()
 	switch {
 	case between && !x.of.Pooled:
-		x.fail("pooler", "a pooler stands before Postgres: set PG_POOLER=transaction, or connect to Postgres itself")
+		x.failf("pooler", "a pooler stands before Postgres: set PG_POOLER=transaction, or connect to Postgres itself")
 	case between:
-		x.ok("pooler", "PG_POOLER=transaction, and there is one")
+		x.okf("pooler", "PG_POOLER=transaction, and there is one")
 	case x.of.Pooled:
-		x.ok("pooler", "PG_POOLER=transaction, though none shows itself")
+		x.okf("pooler", "PG_POOLER=transaction, though none shows itself")
 	default:
-		x.ok("pooler", "none")
+		x.okf("pooler", "none")
 	}
 }
 
@@ -137,7 +137,7 @@ func (x *examined) clock(ctx context.Context) {
 	var theirs time.Time
 	began := time.Now()
 	if err := x.conn.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&theirs); err != nil {
-		x.fail("clock", "it is not told: %s", reason(err))
+		x.failf("clock", "it is not told: %s", reason(err))
 		return
 	}
 	skew := theirs.Sub(began.Add(time.Since(began) / 2)).Round(time.Millisecond)
@@ -162,13 +162,13 @@ func (x *examined) durability(ctx context.Context) {
 	archive := x.show(ctx, "archive_mode")
 	switch {
 	case x.of.Embedded:
-		x.ok("replication", "embedded: it has one disk")
+		x.okf("replication", "embedded: it has one disk")
 	case standbys == 0 && archive == "off":
-		x.warn("replication", "no standby is connected, and archive_mode is off: the ledger is on one disk. (Where the disk itself is replicated, that is fine.)")
+		x.warnf("replication", "no standby is connected, and archive_mode is off: the ledger is on one disk. (Where the disk itself is replicated, that is fine.)")
 	case standbys > 0 && x.show(ctx, "synchronous_standby_names") == "":
-		x.ok("replication", "%d standbys, none of them synchronous: at a failover the topic is the witness (`ledger recover --from-topic`)", standbys)
+		x.okf("replication", "%d standbys, none of them synchronous: at a failover the topic is the witness (`ledger recover --from-topic`)", standbys)
 	default:
-		x.ok("replication", "%d standbys, archive_mode %s, wal_level %s", standbys, archive, x.show(ctx, "wal_level"))
+		x.okf("replication", "%d standbys, archive_mode %s, wal_level %s", standbys, archive, x.show(ctx, "wal_level"))
 	}
 }
 
@@ -191,19 +191,19 @@ func (x *examined) schema(ctx context.Context) {
 		if x.settings.AutoMigrate {
 			v = verdictWarn
 		}
-		x.add(v, "migrations", "the database is empty: `llm-gateway migrate` makes the tables (serve does it by itself while AUTO_MIGRATE is true)")
+		x.addf(v, "migrations", "the database is empty: `llm-gateway migrate` makes the tables (serve does it by itself while AUTO_MIGRATE is true)")
 		return
 	case err != nil && !errors.As(err, &missing):
-		x.fail("migrations", "%s", reason(err))
+		x.failf("migrations", "%s", reason(err))
 		return
 	case err != nil: // the service's login need not read goose's own table
-		x.skip("migrations", "this login may not read which were made")
+		x.skipf("migrations", "this login may not read which were made")
 	case at < migrations.Latest():
-		x.add(map[bool]verdict{true: verdictWarn, false: verdictFail}[x.settings.AutoMigrate], "migrations", "at %d of %d: run `llm-gateway migrate`", at, migrations.Latest())
+		x.addf(map[bool]verdict{true: verdictWarn, false: verdictFail}[x.settings.AutoMigrate], "migrations", "at %d of %d: run `llm-gateway migrate`", at, migrations.Latest())
 	case at > migrations.Latest():
-		x.fail("migrations", "at %d, and this release knows %d: a newer release has been here", at, migrations.Latest())
+		x.failf("migrations", "at %d, and this release knows %d: a newer release has been here", at, migrations.Latest())
 	default:
-		x.ok("migrations", "at %d, the latest", at)
+		x.okf("migrations", "at %d, the latest", at)
 	}
 	x.role(ctx)
 	x.guards(ctx)
@@ -216,7 +216,7 @@ var mustNot = []string{"UPDATE", "DELETE", "TRUNCATE"}
 func (x *examined) role(ctx context.Context) {
 	role := x.of.Role
 	if _, err := x.conn.Exec(ctx, `SET ROLE `+pgx.Identifier{role}.Sanitize()); err != nil {
-		x.fail("role", "the login cannot become %s (%s): run `llm-gateway migrate` with DATABASE_MIGRATE_URL, which makes it a member", role, reason(err))
+		x.failf("role", "the login cannot become %s (%s): run `llm-gateway migrate` with DATABASE_MIGRATE_URL, which makes it a member", role, reason(err))
 		return
 	}
 	defer x.conn.Exec(ctx, `RESET ROLE`) //nolint:errcheck // the connection ends soon
@@ -224,7 +224,7 @@ func (x *examined) role(ctx context.Context) {
 	for _, right := range append([]string{"SELECT", "INSERT"}, mustNot...) {
 		var may bool
 		if err := x.conn.QueryRow(ctx, `SELECT has_table_privilege($1, 'ledger_events', $2)`, role, right).Scan(&may); err != nil {
-			x.fail("role", "%s", reason(err))
+			x.failf("role", "%s", reason(err))
 			return
 		}
 		switch forbidden := slices.Contains(mustNot, right); {
@@ -236,11 +236,11 @@ func (x *examined) role(ctx context.Context) {
 	}
 	switch {
 	case len(lacks) > 0:
-		x.fail("role", "%s lacks %s on ledger_events: run `llm-gateway migrate`", role, strings.Join(lacks, ", "))
+		x.failf("role", "%s lacks %s on ledger_events: run `llm-gateway migrate`", role, strings.Join(lacks, ", "))
 	case len(has) > 0:
-		x.fail("role", "%s may %s events: REVOKE that", role, strings.Join(has, ", "))
+		x.failf("role", "%s may %s events: REVOKE that", role, strings.Join(has, ", "))
 	default:
-		x.ok("role", "serve works as %s, which may insert and select events and nothing else", role)
+		x.okf("role", "serve works as %s, which may insert and select events and nothing else", role)
 	}
 	x.owner(ctx)
 }
@@ -253,9 +253,9 @@ func (x *examined) owner(ctx context.Context) {
 	switch {
 	case err != nil || x.of.Embedded:
 	case super || owns:
-		x.warn("separate login", "the login of DATABASE_URL owns the tables: whoever has it can remove the guards. Migrate by DATABASE_MIGRATE_URL, and serve by a login of its own")
+		x.warnf("separate login", "the login of DATABASE_URL owns the tables: whoever has it can remove the guards. Migrate by DATABASE_MIGRATE_URL, and serve by a login of its own")
 	default:
-		x.ok("separate login", "the login of DATABASE_URL does not own the tables")
+		x.okf("separate login", "the login of DATABASE_URL does not own the tables")
 	}
 }
 
@@ -265,18 +265,18 @@ var guardTriggers = []string{"ledger_events_immutable", "ledger_events_no_trunca
 func (x *examined) guards(ctx context.Context) {
 	rows, err := x.conn.Query(ctx, `SELECT tgname::text FROM pg_trigger WHERE tgrelid = 'ledger_events'::regclass AND tgenabled IN ('O', 'A')`)
 	if err != nil {
-		x.fail("triggers", "%s", reason(err))
+		x.failf("triggers", "%s", reason(err))
 		return
 	}
 	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	gone := slices.DeleteFunc(slices.Clone(guardTriggers), func(name string) bool { return slices.Contains(found, name) })
 	switch {
 	case err != nil:
-		x.fail("triggers", "%s", reason(err))
+		x.failf("triggers", "%s", reason(err))
 	case len(gone) > 0:
-		x.fail("triggers", "%s is gone or disabled: events can be changed. Run `llm-gateway ledger verify`, then put it back", strings.Join(gone, ", "))
+		x.failf("triggers", "%s is gone or disabled: events can be changed. Run `llm-gateway ledger verify`, then put it back", strings.Join(gone, ", "))
 	default:
-		x.ok("triggers", "changes of events are refused")
+		x.okf("triggers", "changes of events are refused")
 	}
 }
 
@@ -286,15 +286,15 @@ func (x *examined) ledger(ctx context.Context) {
 	err := x.conn.QueryRow(ctx, `SELECT shards, currency FROM ledger_meta`).Scan(&shards, &currency)
 	switch s := x.settings; {
 	case errors.Is(err, pgx.ErrNoRows):
-		x.ok("ledger", "not initialised yet: the first serve does that")
+		x.okf("ledger", "not initialised yet: the first serve does that")
 	case err != nil:
-		x.fail("ledger", "%s", reason(err))
+		x.failf("ledger", "%s", reason(err))
 	case s.LedgerShards != 0 && s.LedgerShards != shards:
-		x.fail("ledger", "LEDGER_SHARDS is %d, and the ledger has %d for good", s.LedgerShards, shards)
+		x.failf("ledger", "LEDGER_SHARDS is %d, and the ledger has %d for good", s.LedgerShards, shards)
 	case s.Currency != currency:
-		x.fail("ledger", "BILLING_CURRENCY is %s, and the ledger is in %s for good", s.Currency, currency)
+		x.failf("ledger", "BILLING_CURRENCY is %s, and the ledger is in %s for good", s.Currency, currency)
 	default:
-		x.ok("ledger", "%d shards, in %s", shards, currency)
+		x.okf("ledger", "%d shards, in %s", shards, currency)
 	}
 }
 

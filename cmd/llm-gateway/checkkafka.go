@@ -30,7 +30,7 @@ func checkKafkaServer(ctx context.Context, s *Settings) (f findings) {
 		case e == nil:
 			return f
 		case len(e.KafkaBrokers) == 0:
-			f.skip("embedded", "%s", notTheSame("KAFKA_BROKERS", s, *e))
+			f.skipf("embedded", "%s", notTheSame("KAFKA_BROKERS", s, *e))
 			return f
 		}
 		b.brokers = e.KafkaBrokers
@@ -64,17 +64,17 @@ func (x *examinedKafka) options(more ...kgo.Opt) []kgo.Opt {
 func (x *examinedKafka) examine(ctx context.Context) {
 	var err error
 	if x.client, err = kgo.NewClient(x.options()...); err != nil {
-		x.fail("connection", "KAFKA_BROKERS: %s", err)
+		x.failf("connection", "KAFKA_BROKERS: %s", err)
 		return
 	}
 	defer x.client.Close()
 	x.admin = kadm.NewClient(x.client)
 	cluster, err := x.admin.BrokerMetadata(ctx)
 	if err != nil {
-		x.fail("connection", "KAFKA_BROKERS: %s", x.why(err))
+		x.failf("connection", "KAFKA_BROKERS: %s", x.why(err))
 		return
 	}
-	x.ok("connection", "%d brokers, cluster %s", len(cluster.Brokers), cluster.Cluster)
+	x.okf("connection", "%d brokers, cluster %s", len(cluster.Brokers), cluster.Cluster)
 	x.either(cluster.Controller >= 0, "controller", fmt.Sprintf("broker %d", cluster.Controller), verdictWarn, "there is none at the moment: topics cannot be made or changed")
 	x.security()
 	ask := func() error {
@@ -112,21 +112,21 @@ func (x *examinedKafka) security() {
 	}
 	switch {
 	case s.KafkaTLS:
-		x.ok("TLS", "encrypted, and the certificates are checked")
+		x.okf("TLS", "encrypted, and the certificates are checked")
 	case here:
-		x.ok("TLS", "not needed on this machine")
+		x.okf("TLS", "not needed on this machine")
 	case s.KafkaSASL == saslPlain:
-		x.fail("TLS", "KAFKA_SASL=plain without KAFKA_TLS sends the password in the clear")
+		x.failf("TLS", "KAFKA_SASL=plain without KAFKA_TLS sends the password in the clear")
 	default:
-		x.warn("TLS", "none: events can be read on the way. Set KAFKA_TLS=true")
+		x.warnf("TLS", "none: events can be read on the way. Set KAFKA_TLS=true")
 	}
 	switch {
 	case s.KafkaSASL != saslNone:
-		x.ok("login", "%s as %s", s.KafkaSASL, s.KafkaUsername)
+		x.okf("login", "%s as %s", s.KafkaSASL, s.KafkaUsername)
 	case here:
-		x.ok("login", "not needed on this machine")
+		x.okf("login", "not needed on this machine")
 	default:
-		x.warn("login", "none: whoever reaches these brokers can write events into the topic. Set KAFKA_SASL")
+		x.warnf("login", "none: whoever reaches these brokers can write events into the topic. Set KAFKA_SASL")
 	}
 }
 
@@ -139,10 +139,10 @@ func (x *examinedKafka) topic(ctx context.Context, brokers int) {
 	}
 	switch {
 	case errors.Is(err, kerr.UnknownTopicOrPartition):
-		x.ok("topic", "%s is not there yet: serve makes it", name)
+		x.okf("topic", "%s is not there yet: serve makes it", name)
 		return
 	case err != nil:
-		x.fail("topic", "%s: %s", name, x.why(err))
+		x.failf("topic", "%s: %s", name, x.why(err))
 		return
 	}
 	found := details[name]
@@ -150,14 +150,14 @@ func (x *examinedKafka) topic(ctx context.Context, brokers int) {
 	c := x.kafkaConfig(x.settings, ledger.Meta{Shards: shards}, nil)
 	t, err := topic.Open(c)
 	if err != nil {
-		x.fail("topic", "%s: %s", name, err)
+		x.failf("topic", "%s: %s", name, err)
 		return
 	}
 	defer t.Close()
 	if err := t.Check(ctx); err != nil {
-		x.fail("topic", "%s: %s", name, x.why(err))
+		x.failf("topic", "%s: %s", name, x.why(err))
 	} else {
-		x.ok("topic", "%s has %d partitions, and keeps everything for ever", name, shards)
+		x.okf("topic", "%s has %d partitions, and keeps everything for ever", name, shards)
 	}
 	x.copies(ctx, found, brokers)
 }
@@ -183,17 +183,17 @@ func (x *examinedKafka) copies(ctx context.Context, found kadm.TopicDetail, brok
 	replicas := found.Partitions.NumReplicas()
 	switch {
 	case x.embedded:
-		x.ok("replication", "embedded: one disk")
+		x.okf("replication", "embedded: one disk")
 	case replicas >= goodReplicas:
-		x.ok("replication", "factor %d", replicas)
+		x.okf("replication", "factor %d", replicas)
 	case brokers == 1:
-		x.warn("replication", "one broker: when it loses its disk, the topic is filled again from the ledger, and is no witness of it any more")
+		x.warnf("replication", "one broker: when it loses its disk, the topic is filled again from the ledger, and is no witness of it any more")
 	default:
-		x.warn("replication", "factor %d: %d survives the loss of a broker while another is repaired", replicas, goodReplicas)
+		x.warnf("replication", "factor %d: %d survives the loss of a broker while another is repaired", replicas, goodReplicas)
 	}
 	configs, err := x.admin.DescribeTopicConfigs(ctx, x.settings.KafkaTopic)
 	if err != nil {
-		x.skip("min.insync.replicas", "it does not tell: %s", x.why(err))
+		x.skipf("min.insync.replicas", "it does not tell: %s", x.why(err))
 		return
 	}
 	for _, c := range configs {
@@ -213,8 +213,8 @@ func (x *examinedKafka) transactions(ctx context.Context) {
 		_, _, err = producer.ProducerID(ctx)
 	}
 	if err != nil {
-		x.fail("transactions", "%s", x.why(err))
+		x.failf("transactions", "%s", x.why(err))
 		return
 	}
-	x.ok("transactions", "a producer can be begun")
+	x.okf("transactions", "a producer can be begun")
 }

@@ -29,12 +29,12 @@ func (a *app) checkProduction(ctx context.Context, timeout time.Duration, asJSON
 	p.settings, p.readings = s, readings
 	if out := checked(src); len(out.Problems) > 0 {
 		for _, problem := range out.Problems {
-			p.fail("settings", "%s", problem)
+			p.failf("settings", "%s", problem)
 		}
-		p.skip("everything else", "mend the settings first")
+		p.skipf("everything else", "mend the settings first")
 		return a.conclude(p.findings, asJSON)
 	}
-	p.ok("settings", "all of them can be used, and so can their files")
+	p.okf("settings", "all of them can be used, and so can their files")
 	p.kind()
 	p.secrets()
 	p.servers(ctx, timeout)
@@ -81,15 +81,15 @@ func (p *production) secrets() {
 	secret, err := s.signingSecret()
 	switch {
 	case s.JWTSecretKey == "":
-		p.fail("JWT_SECRET_KEY", "not set: make one, such as by `openssl rand -base64 48`, and give it to all gateways")
+		p.failf("JWT_SECRET_KEY", "not set: make one, such as by `openssl rand -base64 48`, and give it to all gateways")
 	case err != nil:
-		p.fail("JWT_SECRET_KEY", "%s", err)
+		p.failf("JWT_SECRET_KEY", "%s", err)
 	case len(secret) < minSecret:
-		p.fail("JWT_SECRET_KEY", "%d bytes; use %d or more", len(secret), minSecret)
+		p.failf("JWT_SECRET_KEY", "%d bytes; use %d or more", len(secret), minSecret)
 	case weak(secret):
-		p.fail("JWT_SECRET_KEY", "it looks made up, or is an example: make one, such as by `openssl rand -base64 48`")
+		p.failf("JWT_SECRET_KEY", "it looks made up, or is an example: make one, such as by `openssl rand -base64 48`")
 	default:
-		p.ok("JWT_SECRET_KEY", "%d bytes", len(secret))
+		p.okf("JWT_SECRET_KEY", "%d bytes", len(secret))
 	}
 }
 
@@ -121,9 +121,9 @@ func (p *production) servers(ctx context.Context, timeout time.Duration) {
 	} {
 		if !one.set {
 			if s.Billing {
-				p.fail(one.setting, "not set, so it is embedded: %s", one.why)
+				p.failf(one.setting, "not set, so it is embedded: %s", one.why)
 			} else {
-				p.skip(one.setting, "not set, and nothing is billed")
+				p.skipf(one.setting, "not set, and nothing is billed")
 			}
 			continue
 		}
@@ -134,11 +134,11 @@ func (p *production) servers(ctx context.Context, timeout time.Duration) {
 	separate := s.DatabaseMigrateURL != "" && s.DatabaseMigrateURL != s.DatabaseURL
 	switch {
 	case !s.AutoMigrate:
-		p.ok("AUTO_MIGRATE", "false: `llm-gateway migrate` is a step of your deployment")
+		p.okf("AUTO_MIGRATE", "false: `llm-gateway migrate` is a step of your deployment")
 	case separate:
-		p.warn("AUTO_MIGRATE", "true: every gateway holds DATABASE_MIGRATE_URL, which may drop tables. Set it to false, and migrate as a step of your deployment")
+		p.warnf("AUTO_MIGRATE", "true: every gateway holds DATABASE_MIGRATE_URL, which may drop tables. Set it to false, and migrate as a step of your deployment")
 	default:
-		p.warn("AUTO_MIGRATE", "true: gateways change the schema at their start, by a login that may. Set it to false, and migrate by DATABASE_MIGRATE_URL")
+		p.warnf("AUTO_MIGRATE", "true: gateways change the schema at their start, by a login that may. Set it to false, and migrate by DATABASE_MIGRATE_URL")
 	}
 }
 
@@ -147,15 +147,15 @@ func (p *production) dataDir() {
 	dir := p.settings.DataDir
 	file, err := os.CreateTemp(dir, ".check-*")
 	if errors.Is(err, os.ErrNotExist) {
-		p.warn("DATA_DIR", "it is not there yet, and serve makes it: see that it is on a volume that stays")
+		p.warnf("DATA_DIR", "it is not there yet, and serve makes it: see that it is on a volume that stays")
 		return
 	}
 	if err != nil {
-		p.fail("DATA_DIR", "it cannot be written: %s", reason(err))
+		p.failf("DATA_DIR", "it cannot be written: %s", reason(err))
 		return
 	}
 	name := file.Name()
-	_, err = file.Write([]byte("x"))
+	_, err = file.WriteString("x")
 	if err == nil {
 		err = file.Sync()
 	}
@@ -164,15 +164,15 @@ func (p *production) dataDir() {
 	kind := volatileDisk(dir)
 	switch {
 	case err != nil:
-		p.fail("DATA_DIR", "it cannot be written durably: %s", reason(err))
+		p.failf("DATA_DIR", "it cannot be written durably: %s", reason(err))
 	case kind != "":
-		p.fail("DATA_DIR", "it is on %s: what waits in the journal for Postgres is lost with the process. Put it on a volume that stays", kind)
+		p.failf("DATA_DIR", "it is on %s: what waits in the journal for Postgres is lost with the process. Put it on a volume that stays", kind)
 	default:
-		p.ok("DATA_DIR", "it can be written; see that it outlives the container")
+		p.okf("DATA_DIR", "it can be written; see that it outlives the container")
 	}
 	free, _ := health.Disk(dir)
 	if free == nil {
-		p.skip("disk", "this platform does not tell")
+		p.skipf("disk", "this platform does not tell")
 		return
 	}
 	p.either(*free >= wantedDisk, "disk", "5 GiB or more are free where DATA_DIR is", verdictWarn, "less than 5 GiB is free where DATA_DIR is; the journal may need 256 MiB while Postgres is away")
@@ -182,7 +182,7 @@ func (p *production) money() {
 	s := p.settings
 	book, info, err := openPriceBook(s.PriceBook, s.Currency)
 	if err != nil {
-		p.fail("PRICE_BOOK", "%s", err)
+		p.failf("PRICE_BOOK", "%s", err)
 		return
 	}
 	asOf, err := time.Parse(time.DateOnly, info.AsOf)
@@ -199,11 +199,11 @@ func (p *production) money() {
 	p.either(s.DefaultBalance.Sign() == 0, "BILLING_DEFAULT_BALANCE", "0: nobody is given money by logging in", verdictWarn,
 		s.DefaultBalance.String()+" "+s.Currency+" is given to every new account: to whoever your issuer gives a token")
 	if s.Degraded == degradedSpool {
-		p.ok("BILLING_DEGRADED", "spool: while Postgres is away calls go on within what Redis knew; what is not covered then becomes an overage, which you bear")
+		p.okf("BILLING_DEGRADED", "spool: while Postgres is away calls go on within what Redis knew; what is not covered then becomes an overage, which you bear")
 	} else {
-		p.ok("BILLING_DEGRADED", "deny: while Postgres is away model calls answer 503")
+		p.okf("BILLING_DEGRADED", "deny: while Postgres is away model calls answer 503")
 	}
-	p.skip("checkpoint", "run `llm-gateway ledger verify` every night, and keep what it prints outside of the database")
+	p.skipf("checkpoint", "run `llm-gateway ledger verify` every night, and keep what it prints outside of the database")
 }
 
 func (p *production) providers(ctx context.Context, timeout time.Duration) {
@@ -213,12 +213,12 @@ func (p *production) providers(ctx context.Context, timeout time.Duration) {
 	}
 	f, err := openUpstreams(p.settings.Upstreams, p.settings.Currency, p.sources, book)
 	if err != nil {
-		p.fail("UPSTREAMS", "%s", err)
+		p.failf("UPSTREAMS", "%s", err)
 		return
 	}
 	all := configured(p.settings, f)
 	if len(all) == 0 {
-		p.fail("providers", "no provider's key is set, and UPSTREAMS names none: nothing can be called")
+		p.failf("providers", "no provider's key is set, and UPSTREAMS names none: nothing can be called")
 	}
 	answers := askProviders(ctx, probes(all), timeout)
 	for i := range answers {
@@ -238,7 +238,7 @@ func (p *production) watching() {
 	if on, known := p.value("PROMETHEUS_ENABLED"); known {
 		p.either(on == "true", "PROMETHEUS_ENABLED", "/metrics is served; see that somebody reads it, and has alerts (docs/operating.md)", verdictWarn, "false: nobody is told when something is wrong")
 	} else {
-		p.ok("metrics", "/metrics is served; see that somebody reads it, and has alerts (docs/operating.md)")
+		p.okf("metrics", "/metrics is served; see that somebody reads it, and has alerts (docs/operating.md)")
 	}
 }
 

@@ -30,30 +30,30 @@ func checkRedisServer(ctx context.Context, s *Settings) (f findings) {
 		case e == nil:
 			return f
 		case e.RedisURL == "":
-			f.skip("embedded", "%s", notTheSame("REDIS_URL", s, *e))
+			f.skipf("embedded", "%s", notTheSame("REDIS_URL", s, *e))
 			return f
 		}
 		at = Secret(e.RedisURL)
 	}
 	client, err := projections.OpenRedis(string(at))
 	if err != nil {
-		f.fail("connection", "REDIS_URL: %s", err)
+		f.failf("connection", "REDIS_URL: %s", err)
 		return f
 	}
 	defer client.Close() //nolint:errcheck // nothing is left on it
 	if err := client.Ping(ctx).Err(); err != nil {
-		f.fail("connection", "REDIS_URL: %s", redisError(err, at))
+		f.failf("connection", "REDIS_URL: %s", redisError(err, at))
 		return f
 	}
-	f.ok("connection", "it answers")
+	f.okf("connection", "it answers")
 	f.redisTLS(at)
 	if !f.median("PING", func() error { return client.Ping(ctx).Err() }) {
 		return f
 	}
 	if got, err := client.Eval(ctx, checkScript, []string{checkRedisKey}, checkRedisTTL).Text(); err != nil || got != "1" {
-		f.fail("scripts", "REDIS_URL: the login must be allowed EVAL, EVALSHA, HSET, HGET, PEXPIRE and DEL: %s", redisError(err, at))
+		f.failf("scripts", "REDIS_URL: the login must be allowed EVAL, EVALSHA, HSET, HGET, PEXPIRE and DEL: %s", redisError(err, at))
 	} else {
-		f.ok("scripts", "Lua runs, and the keys can be written")
+		f.okf("scripts", "Lua runs, and the keys can be written")
 	}
 	f.redisServer(ctx, client, s)
 	return f
@@ -69,14 +69,14 @@ func (f *findings) redisTLS(at Secret) {
 	login := strings.Contains(rest, "@")
 	switch {
 	case local(host):
-		f.ok("TLS", "not needed on this machine")
+		f.okf("TLS", "not needed on this machine")
 	case scheme == "rediss":
-		f.ok("TLS", "encrypted, and the certificate is checked")
+		f.okf("TLS", "encrypted, and the certificate is checked")
 	default:
-		f.warn("TLS", "none: balances and the password can be read on the way. Use rediss:// in REDIS_URL")
+		f.warnf("TLS", "none: balances and the password can be read on the way. Use rediss:// in REDIS_URL")
 	}
 	if !login && !local(host) {
-		f.warn("login", "REDIS_URL has no password: whoever reaches this Redis can change what balances it shows")
+		f.warnf("login", "REDIS_URL has no password: whoever reaches this Redis can change what balances it shows")
 	}
 }
 
@@ -84,7 +84,7 @@ func (f *findings) redisTLS(at Secret) {
 func (f *findings) redisServer(ctx context.Context, client redis.UniversalClient, s *Settings) {
 	text, err := client.Info(ctx).Result()
 	if err != nil {
-		f.skip("server", "it does not tell of itself (INFO)")
+		f.skipf("server", "it does not tell of itself (INFO)")
 		return
 	}
 	info := map[string]string{}
@@ -98,10 +98,10 @@ func (f *findings) redisServer(ctx context.Context, client redis.UniversalClient
 		n, _ := strconv.Atoi(major)
 		f.either(n >= oldestRedis, "version", version, verdictWarn, version+": "+strconv.Itoa(oldestRedis)+" or newer has been tried")
 	} else {
-		f.skip("version", "it does not tell")
+		f.skipf("version", "it does not tell")
 	}
 	if info["role"] == "slave" {
-		f.fail("primary", "this is a replica, which takes no writes: REDIS_URL must lead to the primary, or name the sentinels (?master_name=)")
+		f.failf("primary", "this is a replica, which takes no writes: REDIS_URL must lead to the primary, or name the sentinels (?master_name=)")
 	}
 	if _, clustered := client.(*redis.ClusterClient); info["cluster_enabled"] == "1" {
 		f.either(clustered, "cluster", "it is one, and is spoken to as one; keys are tagged by account", verdictFail,
@@ -116,14 +116,14 @@ func (f *findings) eviction(info map[string]string, s *Settings) {
 	policy, bounded := info["maxmemory_policy"], info["maxmemory"] != "" && info["maxmemory"] != "0"
 	switch spool := s.Degraded == degradedSpool; {
 	case policy == "":
-		f.skip("eviction", "it does not tell")
+		f.skipf("eviction", "it does not tell")
 	case !bounded:
-		f.ok("eviction", "maxmemory is not set: nothing is evicted")
+		f.okf("eviction", "maxmemory is not set: nothing is evicted")
 	case spool && policy != "noeviction":
-		f.warn("eviction", "%s: with BILLING_DEGRADED=spool a hold that is evicted can be spent twice while Postgres is away. Use noeviction, and room", policy)
+		f.warnf("eviction", "%s: with BILLING_DEGRADED=spool a hold that is evicted can be spent twice while Postgres is away. Use noeviction, and room", policy)
 	case !spool && policy == "noeviction":
-		f.warn("eviction", "noeviction: when maxmemory is reached, balances are not renewed any more, and the early no is lost. allkeys-lru is safe here: the cache refills")
+		f.warnf("eviction", "noeviction: when maxmemory is reached, balances are not renewed any more, and the early no is lost. allkeys-lru is safe here: the cache refills")
 	default:
-		f.ok("eviction", "%s", policy)
+		f.okf("eviction", "%s", policy)
 	}
 }

@@ -33,28 +33,28 @@ type finding struct {
 // findings are the lines of a check, in order.
 type findings []finding
 
-func (f *findings) add(v verdict, check, format string, args ...any) {
+func (f *findings) addf(v verdict, check, format string, args ...any) {
 	*f = append(*f, finding{check, v, oneLine(fmt.Sprintf(format, args...))})
 }
 
-func (f *findings) ok(check, format string, args ...any) { f.add(verdictOK, check, format, args...) }
-func (f *findings) warn(check, format string, args ...any) {
-	f.add(verdictWarn, check, format, args...)
+func (f *findings) okf(check, format string, args ...any) { f.addf(verdictOK, check, format, args...) }
+func (f *findings) warnf(check, format string, args ...any) {
+	f.addf(verdictWarn, check, format, args...)
 }
-func (f *findings) fail(check, format string, args ...any) {
-	f.add(verdictFail, check, format, args...)
+func (f *findings) failf(check, format string, args ...any) {
+	f.addf(verdictFail, check, format, args...)
 }
-func (f *findings) skip(check, format string, args ...any) {
-	f.add(verdictSkip, check, format, args...)
+func (f *findings) skipf(check, format string, args ...any) {
+	f.addf(verdictSkip, check, format, args...)
 }
 
 // either is OK where it is, and otherwise the verdict with what to do.
 func (f *findings) either(is bool, check, fine string, otherwise verdict, what string) {
 	if is {
-		f.ok(check, "%s", fine)
+		f.okf(check, "%s", fine)
 		return
 	}
-	f.add(otherwise, check, "%s", what)
+	f.addf(otherwise, check, "%s", what)
 }
 
 // under puts a name before those of some findings.
@@ -118,7 +118,7 @@ func (f *findings) median(what string, trip func() error) bool {
 	for i := range times {
 		began := time.Now()
 		if err := trip(); err != nil {
-			f.fail("round trip", "%s breaks off: %s", what, reason(err))
+			f.failf("round trip", "%s breaks off: %s", what, reason(err))
 			return false
 		}
 		times[i] = time.Since(began)
@@ -126,9 +126,9 @@ func (f *findings) median(what string, trip func() error) bool {
 	slices.Sort(times)
 	took := times[len(times)/2]
 	if took > slowRoundTrip {
-		f.warn("round trip", "%s takes %s (median of %d); beyond %s calls get slow: bring it nearer", what, took.Round(time.Microsecond), roundTrips, slowRoundTrip)
+		f.warnf("round trip", "%s takes %s (median of %d); beyond %s calls get slow: bring it nearer", what, took.Round(time.Microsecond), roundTrips, slowRoundTrip)
 	} else {
-		f.ok("round trip", "%s takes %s (median of %d)", what, took.Round(time.Microsecond), roundTrips)
+		f.okf("round trip", "%s takes %s (median of %d)", what, took.Round(time.Microsecond), roundTrips)
 	}
 	return true
 }
@@ -147,10 +147,10 @@ func (f *findings) embeddedAt(s *Settings, setting string) *embedded.Endpoints {
 	e, err := embedded.ReadEndpoints(s.DataDir)
 	switch {
 	case errors.Is(err, embedded.ErrNoEndpoints):
-		f.skip("embedded", "%s is not set: embedded, not running. `llm-gateway serve` starts it", setting)
+		f.skipf("embedded", "%s is not set: embedded, not running. `llm-gateway serve` starts it", setting)
 		return nil
 	case err != nil:
-		f.fail("embedded", "DATA_DIR: %s", reason(err))
+		f.failf("embedded", "DATA_DIR: %s", reason(err))
 		return nil
 	}
 	return &e

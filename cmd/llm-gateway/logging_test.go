@@ -152,14 +152,14 @@ func TestLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, settleLimit, "the log is opened again", func() bool {
-		text, err := os.ReadFile(file) //nolint:gosec // of this test
+		text, err := os.ReadFile(file)
 		return err == nil && bytes.Contains(text, []byte("were read again"))
 	})
 	after := chat(t.Context(), client, s.url, token, chatBody(flatModel, canary, true, ""))
 	s.stop()
 	var texts [2]string
 	for i, name := range []string{moved, file} {
-		text, err := os.ReadFile(name) //nolint:gosec // of this test
+		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,7 +30,8 @@ func TestOperatingPage(t *testing.T) {
 			t.Errorf("the metric %s is not on the page", name)
 		}
 	}
-	metrics, _, _ := strings.Cut(page[strings.Index(page, "\n## Metrics"):], "\n## The log")
+	_, metrics, _ := strings.Cut(page, "\n## Metrics")
+	metrics, _, _ = strings.Cut(metrics, "\n## The log")
 	for line := range strings.Lines(metrics) {
 		cell, _, isRow := strings.Cut(strings.TrimPrefix(line, "| "), " |")
 		for _, found := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(cell, -1) {

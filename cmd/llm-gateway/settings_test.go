@@ -40,7 +40,7 @@ func TestSettingsDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Settings{Host: "0.0.0.0", Port: 8000, Environment: "development", LogLevel: slog.LevelInfo, ShutdownTimeout: 25 * time.Second, AutoMigrate: true,
+	want := Settings{Host: "0.0.0.0", Port: 8000, Environment: "development", HealthEvery: 15 * time.Second, Billing: true, LogLevel: slog.LevelInfo, ShutdownTimeout: 25 * time.Second, AutoMigrate: true,
 		DataDir: "./data", JWTAlgorithm: "HS256", JWTTokenTTL: 30 * time.Minute, OpenAIBaseURL: "https://api.openai.com/v1",
 		AnthropicBaseURL: "https://api.anthropic.com", GeminiBaseURL: "https://generativelanguage.googleapis.com",
 		RetryEnabled: true, RetryAttempts: 3, RetryBaseDelay: time.Second, RetryMaxDelay: time.Minute,

@@ -79,5 +79,5 @@ func heap() int64 {
 	if sample[0].Value.Kind() != metrics.KindUint64 {
 		return 0
 	}
-	return int64(min(sample[0].Value.Uint64(), 1<<62)) //nolint:gosec // it is below
+	return int64(min(sample[0].Value.Uint64(), 1<<62))
 }

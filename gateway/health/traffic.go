@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 )
@@ -178,9 +179,7 @@ func Provider(name string, t *Traffic, probe *Probe, breaker func(provider strin
 			return r
 		}
 		facts := map[string]any{"circuit_breaker": breaker(name)}
-		for k, v := range r.Facts {
-			facts[k] = v
-		}
+		maps.Copy(facts, r.Facts)
 		r.Facts = facts
 		return r
 	}}
