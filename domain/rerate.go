@@ -38,7 +38,8 @@ func (c *Charged) began() time.Time {
 	if spooled, err := time.Parse(timeForm, c.Data.SpooledAt); err == nil {
 		at = spooled
 	}
-	return at.Add(-min(max(0, time.Duration(c.Data.LatencyMillis)), maxRequest/time.Millisecond) * time.Millisecond)
+	latency := min(max(0, c.Data.LatencyMillis), maxRequest.Milliseconds())
+	return at.Add(-time.Duration(latency) * time.Millisecond)
 }
 
 const (
@@ -87,7 +88,7 @@ func (t *Tariff) Rerate(c *Charged) (Rerated, error) {
 		}
 		paid, known := paid.In(part.Region)
 		if !known && part.PriceVersion == past.PriceVersion { // else the region is another model's
-			return Rerated{}, &Unrated{paid.Provider + "/" + paid.Model, fmt.Sprintf("the book has no factor for %s", part.Region)}
+			return Rerated{}, &Unrated{paid.Provider + "/" + paid.Model, "the book has no factor for " + part.Region}
 		}
 		charge, err := paid.Charge(part.Meters, part.ServiceTier)
 		if err != nil {

@@ -321,9 +321,9 @@ func (b *SellBook) Price(account string, cost *PriceVersion, at time.Time) *Pric
 		return cost
 	}
 	sold := b.sold[b.groupOf(account)][cost]
-	for i := len(sold) - 1; i >= 0; i-- {
-		if !at.Before(sold[i].from) {
-			return sold[i].version
+	for _, s := range slices.Backward(sold) {
+		if !at.Before(s.from) {
+			return s.version
 		}
 	}
 	return cost

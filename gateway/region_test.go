@@ -124,7 +124,7 @@ func TestRegionsAreBounded(t *testing.T) {
 		{"claude-opus-5", `,"inference_geo":"eu"`, "inference_geo"}, {"claude-opus-5", `,"inference_geo":"fast"`, "inference_geo"},
 		{"claude-opus-5", `,"speed":"us"`, "speed"}, {"claude-opus-5", `,"speed":"swift"`, "speed"}, {"claude-sonnet-5", `,"speed":"fast"`, "speed"},
 	} {
-		if a := ask(c.model, c.more); a.status != 400 || !strings.Contains(string(a.body), "`"+c.param+"` is not supported") {
+		if a := ask(c.model, c.more); a.status != 400 || !strings.Contains(a.body, "`"+c.param+"` is not supported") {
 			t.Errorf("%s%s: %d %s", c.model, c.more, a.status, a.body)
 		}
 	}

@@ -14,7 +14,7 @@ func (a *app) printAudit(o *auditOut) error {
 	rows := [][]string{
 		{"request", o.RequestID.String()}, {"account", o.UserID}, {"state", string(o.State)},
 		{"model", cmp.Or(o.Model, "-") + " served as " + cmp.Or(o.ModelServed, "-") + " by " + cmp.Or(o.Provider, "-")},
-		{"price version", o.PriceVersion},
+		{"price version", strings.TrimSpace(o.PriceVersion + " " + o.Region)},
 		{"reserved", o.Reserved.String() + " " + o.Currency + " for at most " + number(o.Bound.Input) + " input and " + number(o.Bound.Output) + " output tokens"},
 		{"charged", o.Charged.String() + " " + o.Currency},
 		{"of that beyond the reserve", o.Overage.String() + " " + o.Currency},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -161,7 +162,7 @@ func (a *app) printRerate(out *rerateOut, asJSON bool) error {
 	}
 	rows := [][]string{{"ACCOUNT", "MODEL", "DAY", "CHARGES", "CHARGED", "CORRECTED", "RE-RATED", "DIFFERENCE"}}
 	row := func(account, model, day string, s *domain.RerateSums) []string {
-		return []string{account, model, day, fmt.Sprint(s.Charges), s.Charged.String(), s.Corrected.String(), s.Rerated.String(), s.Difference.String()}
+		return []string{account, model, day, strconv.FormatInt(s.Charges, 10), s.Charged.String(), s.Corrected.String(), s.Rerated.String(), s.Difference.String()}
 	}
 	for i := range out.Rows {
 		rows = append(rows, row(out.Rows[i].Account, out.Rows[i].Model, out.Rows[i].Day, &out.Rows[i].RerateSums))

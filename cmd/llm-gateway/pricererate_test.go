@@ -101,7 +101,18 @@ func TestPriceRerate(t *testing.T) {
 	if again := rerated(t, env, append([]string{"--book", cheap}, correct...)...); again.Plan.Credits+again.Plan.Debits != 0 || again.Corrected.Credits != 0 || !again.Total.Corrected.Equal(input.Times(2).Neg()) {
 		t.Errorf("a second time: %+v, %+v", again.RerateReport, again.Corrected)
 	}
-	// By another book what was given back counts, and back to the first one it is not the same correction.
+	correctAgain(t, env, correct, one, input, map[string]string{"dear": dear, "cheap": cheap})
+	if after := available(t, env); !after.Equal(before) {
+		t.Errorf("after all, %s is %s", before, after)
+	}
+	succeeds(t, env, "ledger", "verify")
+}
+
+// correctAgain: by another book what was given back counts, and back to the first one it is not the
+// same correction.
+func correctAgain(t *testing.T, env, correct []string, one domain.Settle, input domain.Amount, books map[string]string) {
+	t.Helper()
+	dear, cheap := books["dear"], books["cheap"]
 	paid := one.Charge.Sub(input)
 	for _, book := range []string{dear, cheap, dear, ""} {
 		args := correct
@@ -115,10 +126,6 @@ func TestPriceRerate(t *testing.T) {
 		}
 		paid = want
 	}
-	if after := available(t, env); !after.Equal(before) {
-		t.Errorf("after all, %s is %s", before, after)
-	}
-	succeeds(t, env, "ledger", "verify")
 }
 
 // TestPriceRerateRefuses: corrections are asked for in full, and what an account does not have is only taken
