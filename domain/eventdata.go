@@ -47,6 +47,9 @@ const (
 	UsageCounted  UsageSource = "counted"
 )
 
+// CacheHit says that a request was answered by the response cache.
+const CacheHit = "hit"
+
 // CommitData is the data of a `commit`: everything that the charge is made of. The lines sum to
 // the event's amount, or, where the charge exceeded the reserve, to the commit and the overage of
 // reason beyond_bound that follows it together.
@@ -73,6 +76,7 @@ type CommitData struct {
 	KeyID          string            `json:"key_id,omitempty"`
 	EndUser        string            `json:"end_user,omitempty"`
 	Tags           map[string]string `json:"tags,omitempty"`
+	Cache          string            `json:"cache,omitempty"`      // CacheHit: the answer was made before, and no provider was called
 	SpooledAt      string            `json:"spooled_at,omitempty"` // when it was written to a journal, as occurred_at
 }
 

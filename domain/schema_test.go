@@ -184,6 +184,7 @@ func grown() map[string]*Event {
 	data.UsageSource, data.CountedBy = UsageCounted, "o200k_base*3/2"
 	data.Usage = []byte(`{"prompt_tokens":1200,"prompt_tokens_details":{"cached_tokens":0},"cost":0.0065}`)
 	data.CostVersion, data.Region = "openai/gpt-4o-mini@launch#01234567", "us+fast"
+	data.Cache = CacheHit
 	data.Lines = slices.Clone(data.Lines)
 	data.Lines[0].PriceVersion = "gpt-4o-mini@2024-07-18"
 	later.Data = &data

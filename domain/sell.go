@@ -305,6 +305,12 @@ func (a Amount) raised(percent Amount) Amount {
 	return Amount{a.d.Add(a.d.Mul(percent.d).Shift(-2)).Round(AmountScale)}
 }
 
+// Cached is what is paid for an answer that was made before, where that is so many per cent of the price: derived
+// like a markup. It names the price that it is derived from.
+func (v *PriceVersion) Cached(percent int) (*PriceVersion, error) {
+	return v.sold(MustAmount("1").Times(int64(percent-100)), &Rates{})
+}
+
 // Cost is the version of the price book that a sell version is derived from; of the price book's own,
 // itself.
 func (v *PriceVersion) Cost() *PriceVersion {

@@ -48,6 +48,7 @@ type call struct {
 	key            string       // its Idempotency-Key, or ""
 	began          time.Time
 	stream         bool
+	canonical      []byte         // the client's body, for the response cache; nil = it is not looked for there
 	sharedIDs      bool           // what providers keep may be named by every account
 	cap            int64          // output tokens per choice that the balance affords; 0 = not capped
 	spent          int64          // tokens that it came to

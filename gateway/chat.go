@@ -55,6 +55,7 @@ func (h *hold) complete(c *gin.Context) error {
 	r.announce(c.Writer.Header())
 	c.Header("Content-Type", "application/json")
 	writeParts(c, answer.Body)
+	h.g.responses.keep(h.call, &u, answer.Body)
 	return nil
 }
 
@@ -177,6 +178,7 @@ func (d *delivery) begin() {
 func (d *delivery) frame(chunk *provider.Chunk) {
 	before, after := d.events.around(chunk.Event)
 	d.h.kept.add(before, chunk.Data, after)
+	d.h.fresh.add(before, chunk.Data, after)
 	if chunk.Last {
 		d.last = slices.Concat(before, chunk.Data, after)
 		return
@@ -256,6 +258,9 @@ func (d *delivery) finish(stream provider.Stream, ended error) error {
 		return nil
 	}
 	d.done(r)
+	if h.fresh != nil {
+		h.g.responses.keep(h.call, &u, h.fresh.body)
+	}
 	return nil
 }
 

@@ -96,6 +96,7 @@ type Config struct {
 	Catalog        func() *Catalog // what can be called now
 	Retry          Retry           // the zero value: a failed call is not made again
 	Resilience     Resilience      // the zero value: no circuits, and no budget of retries
+	Caching        Caching         // the zero value: no answer is kept for others who ask the same
 	Owner          uuid.UUID       // this process start
 	Owned          func() bool     // whether its lease is held now; nil = always
 	Currency       string
@@ -132,6 +133,7 @@ type Gateway struct {
 	catalog        func() *Catalog
 	retry          Retry
 	circuits       *circuits
+	responses      *keptAnswers
 	owner          uuid.UUID
 	owned          func() bool
 	journal        Journal
@@ -201,8 +203,9 @@ func New(c Config) (*Gateway, error) {
 		edge:  edge,
 		owned: c.Owned, journal: c.Journal, spool: c.Spool, stopping: stopping, stop: stop,
 		ledger: c.Ledger, facts: c.Facts, projections: c.Projections, keys: newKeyCache(c.Keys, c.Now), belongings: c.Belongings, sharedIDs: c.SharedIDs, tokens: c.Tokens, catalog: c.Catalog, retry: c.Retry,
-		circuits: newCircuits(c.Resilience, c.Now, c.Metrics, c.Log),
-		owner:    c.Owner, currency: c.Currency,
+		circuits:  newCircuits(c.Resilience, c.Now, c.Metrics, c.Log),
+		responses: &keptAnswers{Caching: c.Caching, now: c.Now, metrics: c.Metrics},
+		owner:     c.Owner, currency: c.Currency,
 		defaultBalance: c.DefaultBalance, reservePolicy: c.ReservePolicy, modelsArray: c.ModelsArray, ready: c.Ready, degraded: c.Degraded,
 		checks: c.Health, healthPublic: c.HealthPublic, traffic: c.Traffic, unbilled: c.Unbilled,
 		version: c.Version, environment: c.Environment, metrics: c.Metrics, tracer: c.Tracer, log: c.Log, now: c.Now,

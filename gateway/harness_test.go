@@ -42,6 +42,7 @@ type options struct {
 	routing   gateway.Routing
 	retry     gateway.Retry
 	failing   gateway.Resilience
+	caching   gateway.Caching
 	book      *domain.PriceBook                   // nil = the built-in one
 	sell      *domain.SellBook                    // nil = sold at cost
 	wrap      func(gateway.Ledger) gateway.Ledger // between the gateway and its ledger
@@ -173,7 +174,7 @@ func (e *env) makeGateway() *gateway.Gateway {
 		Ledger: appends, Facts: facts, Projections: views, Balances: o.balances, Journal: o.journal, Spool: o.spool, Owned: o.owned, Keys: o.keys, Tokens: e.tokens,
 		Catalog: func() *gateway.Catalog {
 			return &gateway.Catalog{Prices: e.book, Sell: o.sell, Providers: o.providers, Missing: o.missing, Routing: o.routing}
-		}, Retry: o.retry, Resilience: o.failing,
+		}, Retry: o.retry, Resilience: o.failing, Caching: o.caching,
 		Belongings: o.belongs, SharedIDs: o.sharedIDs, Edge: o.edge,
 		Owner: uuid.New(), Currency: "USD", DefaultBalance: domain.MustAmount(o.balance), ReservePolicy: o.policy,
 		ModelsArray: o.array, Ready: o.ready, Degraded: o.degraded, Version: "test", Environment: "development",

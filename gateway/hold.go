@@ -79,6 +79,8 @@ type hold struct {
 	first  time.Time   // when the provider's first byte came
 	leave  *passage    // of the present attempt; nil = nothing was called
 	kept   *transcript // nil: the answer is not kept
+	fresh  *transcript // the answer for the response cache; nil: it is not kept there
+	hit    bool        // answered by the response cache
 	ended  bool        // settled, released, or given up on
 
 	charged  domain.Charge // what was committed, once that is durable
@@ -90,6 +92,9 @@ func newHold(g *Gateway, k *call, w way) *hold {
 	h := &hold{g: g, call: k, way: w, id: uuid.Must(uuid.NewV7())}
 	if k.key != "" {
 		h.kept = &transcript{}
+	}
+	if k.canonical != nil && k.stream {
+		h.fresh = &transcript{}
 	}
 	return h
 }

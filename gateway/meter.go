@@ -65,8 +65,11 @@ func (g *Gateway) serve(c *gin.Context, a *asking) error {
 	}
 	record := recordOf(c)
 	record.model, k.trace = k.model.Name, record.trace
-	if err := g.refuseUncallable(k); err != nil {
-		return err
+	kept := g.responses.find(c, k)
+	if kept == nil {
+		if err := g.refuseUncallable(k); err != nil {
+			return err
+		}
 	}
 	if err := g.refuseEarly(c.Request.Context(), k, admitted); err != nil {
 		return err
@@ -82,6 +85,9 @@ func (g *Gateway) serve(c *gin.Context, a *asking) error {
 	h.bind(c.Request.Context())
 	record.hold = h
 	h.announce(c.Writer.Header())
+	if kept != nil && k.cap == 0 {
+		return h.answerKept(c, kept)
+	}
 	if k.stream {
 		return h.stream(c)
 	}

@@ -79,10 +79,16 @@ func (k *call) countPrompt(model string) int64 {
 // bill is what a request is paid with, and what it cost the operator. Without a sell book the two are one.
 type bill struct{ charge, cost domain.Charge }
 
-// charge prices what was used, by the versions in force when the reserve was made.
+// charge prices what was used, by the versions in force when the reserve was made: where and how fast it was
+// served, or as a part of that where it was answered from the cache, which cost nothing.
 func (h *hold) charge(u *used) (b bill, err error) {
-	k := h.call
-	version := h.in(k.version, k.regionOf(&u.report))
+	version := h.call.version
+	if h.hit {
+		if version, err = version.Cached(h.g.responses.Percent); err != nil {
+			return bill{}, err
+		}
+	}
+	version = h.in(version, h.call.regionOf(&u.report))
 	u.region = version.Region
 	if len(u.report.Iterations) > 1 && u.source == domain.UsageProvider {
 		b, err = h.chargeIterations(u)
@@ -91,6 +97,9 @@ func (h *hold) charge(u *used) (b bill, err error) {
 	}
 	if err != nil {
 		return bill{}, fmt.Errorf("pricing %s: %w", h.id, err)
+	}
+	if h.hit {
+		b.cost = domain.Charge{PriceVersion: b.charge.PriceVersion, Lines: []domain.Line{}}
 	}
 	return b, nil
 }
@@ -184,8 +193,12 @@ func (h *hold) commitData(u used, b bill) domain.CommitData {
 	if costVersion == b.charge.PriceVersion {
 		costVersion = "" // said once
 	}
+	cache := ""
+	if h.hit {
+		cache = domain.CacheHit
+	}
 	return domain.CommitData{
-		Surface: k.door.surface, ModelRequested: domain.CleanText(k.asked.Model, domain.MaxForeignText), ModelServed: served,
+		Cache: cache, Surface: k.door.surface, ModelRequested: domain.CleanText(k.asked.Model, domain.MaxForeignText), ModelServed: served,
 		Provider: k.model.Provider, Attempts: h.tried, Meters: u.meters, Lines: b.charge.Lines,
 		PriceVersion: b.charge.PriceVersion, CostLines: b.cost.Lines, CostVersion: costVersion, UsageSource: u.source, CountedBy: countedBy, Usage: chat.CleanUsage(u.report.Raw),
 		FinishReason: u.report.FinishReason, Stream: k.stream, ServiceTier: u.report.ServiceTier, Region: u.region,

@@ -72,6 +72,7 @@ type Settings struct {
 	RetryBaseDelay, RetryMaxDelay      time.Duration
 	Simulated                          bool // SIMULATED_PROVIDER, with auto decided
 	resilience                              // settingsresilience.go
+	caching                                 // responsecache.go
 
 	Upstreams string // the path of a file of upstreams; "" = none
 

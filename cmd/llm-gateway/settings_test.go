@@ -46,10 +46,11 @@ func TestSettingsDefaults(t *testing.T) {
 		RetryEnabled: true, RetryAttempts: 3, RetryBaseDelay: time.Second, RetryMaxDelay: time.Minute,
 		KafkaTopic: "llm.usage.v1", KafkaSASL: "none", AllowedHosts: []string{"*"}, CORSOrigins: []string{}, TrustedProxies: []string{},
 		Simulated: true, Currency: "USD", DefaultBalance: s.DefaultBalance, ReservePolicy: "cap", Degraded: "deny", ModelsFormat: "openai", Prometheus: true,
-		Billing: true, HealthEvery: 15 * time.Second, Telemetry: s.Telemetry, // env.example has those
+		Telemetry: s.Telemetry, // env.example has those
 		resilience: resilience{RetryBudget: 20, CircuitEnabled: true, CircuitThreshold: 5, CircuitRecovery: time.Minute,
 			UpstreamConnect: 10 * time.Second, UpstreamFirstByte: 10 * time.Minute, UpstreamIdle: 2 * time.Minute, UpstreamTotal: 30 * time.Minute},
-		Limits: Limits{Storage: "redis", Account: domain.Quotas{60, 1000, 0}, InFlight: gateway.InFlight{Most: 10_000, Wait: time.Second}}}
+		caching: caching{CacheStore: "off", CacheTTL: time.Hour, CacheMaxBytes: 64 << 20},
+		Limits:  Limits{Storage: "redis", Account: domain.Quotas{60, 1000, 0}, InFlight: gateway.InFlight{Most: 10_000, Wait: time.Second}}}
 	if !reflect.DeepEqual(*s, want) {
 		t.Errorf("got  %+v\nwant %+v", *s, want)
 	}

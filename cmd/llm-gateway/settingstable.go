@@ -30,7 +30,7 @@ const maxTokenMinutes = 365 * 24 * 60
 // declared is every setting, in the order in which a new operator meets them.
 func declared() []setting {
 	var all []setting
-	for _, part := range [...][]setting{serverSettings(), operatingSettings(), storeSettings(), streamSettings(), tokenSettings(), issuerSettings(), edgeSettings(), providerSettings(), retrySettings(), resilienceSettings(), limitSettings(), moneySettings(), metricSettings(), telemetrySettingsTable()} {
+	for _, part := range [...][]setting{serverSettings(), operatingSettings(), storeSettings(), streamSettings(), tokenSettings(), issuerSettings(), edgeSettings(), providerSettings(), retrySettings(), resilienceSettings(), cacheSettings(), limitSettings(), moneySettings(), metricSettings(), telemetrySettingsTable()} {
 		all = append(all, part...)
 	}
 	return all

@@ -27,6 +27,7 @@ type parties struct {
 	attempts *prometheus.CounterVec
 	circuits *prometheus.GaugeVec
 	retries  *prometheus.CounterVec
+	cached   *prometheus.CounterVec
 	up       *prometheus.GaugeVec
 
 	providers, models *names
@@ -46,6 +47,9 @@ func newParties(providers, models *names) *parties {
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "llm_provider_retries_total",
 			Help: "Calls of a provider that failed and could be made again: made, or spared by the budget of retries."},
 			[]string{"provider", "result"}),
+		cached: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "llm_response_cache_total",
+			Help: "Model calls at the response cache: hit, miss or bypass; and what was wrong with it: error (left alone for a second), broken (an entry that is none)."},
+			[]string{"result"}),
 		up: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "dependency_up",
 			Help: "1 where Postgres, Redis or Kafka answered this process at the last look, 0 where not."}, []string{"dependency"}),
 	}
@@ -53,7 +57,7 @@ func newParties(providers, models *names) *parties {
 }
 
 func (p *parties) all() []prometheus.Collector {
-	return []prometheus.Collector{p.limited, p.attempts, p.circuits, p.retries, p.up}
+	return []prometheus.Collector{p.limited, p.attempts, p.circuits, p.retries, p.cached, p.up}
 }
 
 // RateLimited counts a request at a limit: scope says which limit, result what became of it.
@@ -99,6 +103,9 @@ func (p *parties) Retried(provider string, made bool) {
 	}
 	p.retries.WithLabelValues(p.providers.of(provider), result).Inc()
 }
+
+// Cached counts what the response cache had for a call.
+func (p *parties) Cached(result string) { p.cached.WithLabelValues(result).Inc() }
 
 // Away says which of postgres, redis and kafka did not answer just now; the others did.
 func (p *parties) Away(names []string) {

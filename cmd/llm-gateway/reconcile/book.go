@@ -46,7 +46,7 @@ func (b *Book) Add(e *domain.Event) error {
 	default:
 		return nil
 	}
-	if !b.providers[d.Provider] {
+	if !b.providers[d.Provider] || d.Cache != "" { // no provider was called
 		return nil
 	}
 	key, used, _ := domain.ConsumptionOf(e)
