@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -309,6 +310,26 @@ func (a Amount) raised(percent Amount) Amount {
 // like a markup. It names the price that it is derived from.
 func (v *PriceVersion) Cached(percent int) (*PriceVersion, error) {
 	return v.sold(MustAmount("1").Times(int64(percent-100)), &Rates{})
+}
+
+// CachedVersion finds the price of a cached answer by its ID, where known has the price that it is derived from;
+// otherwise nil.
+func CachedVersion(id string, known func(id string) *PriceVersion) *PriceVersion {
+	from, rule, _ := strings.Cut(id, "#")
+	const hash = 8 // hexadecimal digits of an ID
+	if len(rule) < hash {
+		return nil
+	}
+	digits, _, _ := strings.Cut(rule[hash:], "%")
+	percent, err := strconv.Atoi(digits)
+	v := known(from + "#" + rule[:hash])
+	if v == nil || err != nil || percent < -100 || percent > 0 {
+		return nil
+	}
+	if v, err = v.Cached(100 + percent); err != nil || v.ID != id {
+		return nil
+	}
+	return v
 }
 
 // Cost is the version of the price book that a sell version is derived from; of the price book's own,

@@ -303,3 +303,35 @@ func TestSellPriceDoesNotAllocate(t *testing.T) {
 		t.Errorf("Price allocates %v times", n)
 	}
 }
+
+// TestCachedPrice: a part of every price, rounded once, never above it, which its ID leads back to.
+func TestCachedPrice(t *testing.T) {
+	t.Parallel()
+	all := VersionsOf(sellingBook(t))
+	known := func(id string) *PriceVersion { return all[id] }
+	for id, v := range all {
+		for percent := range 101 {
+			c, err := v.Cached(percent)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range []Meter{Input, CachedInput, Output, AudioIn, WebSearch} {
+				full, priced := v.Rates.Get(m)
+				part, still := c.Rates.Get(m)
+				exact := full.Times(int64(percent))
+				if priced != still || full.Less(part) || MustAmount("0.00000000005").Less(part.Times(100).Sub(exact)) || part.Times(100).Less(exact.Sub(MustAmount("0.00000000005"))) {
+					t.Errorf("%s at %d %%: %s of %s", id, percent, part, full)
+				}
+			}
+			found := CachedVersion(c.ID, known)
+			if percent == 100 && (c != v || found != nil) || percent < 100 && (found == nil || found.ID != c.ID) {
+				t.Errorf("%s at %d %%: %s leads to %v", id, percent, c.ID, found)
+			}
+		}
+	}
+	for _, id := range []string{"", "#", "a#12345678", "a#12345678-10%#12345678", "acme/big@launch", strings.Repeat("#", 40), "a#1234567-1%"} {
+		if v := CachedVersion(id, known); v != nil {
+			t.Errorf("%q leads to %s", id, v.ID)
+		}
+	}
+}

@@ -59,7 +59,13 @@ func (a *app) priceVersions() (func(id string) *domain.PriceVersion, error) {
 	}
 	now := catalog.now()
 	all := domain.VersionsOf(now.Prices, now.Sell)
-	return func(id string) *domain.PriceVersion { return all[id] }, nil
+	listed := func(id string) *domain.PriceVersion { return all[id] }
+	return func(id string) *domain.PriceVersion {
+		if v := listed(id); v != nil {
+			return v
+		}
+		return domain.CachedVersion(id, listed)
+	}, nil
 }
 
 // errDiffers ends `audit` where something is not as it should be; what, has been printed.
