@@ -315,18 +315,23 @@ func (v *PriceVersion) Cached(percent int) (*PriceVersion, error) {
 // CachedVersion finds the price of a cached answer by its ID, where known has the price that it is derived from;
 // otherwise nil.
 func CachedVersion(id string, known func(id string) *PriceVersion) *PriceVersion {
-	from, rule, _ := strings.Cut(id, "#")
-	const hash = 8 // hexadecimal digits of an ID
-	if len(rule) < hash {
+	rule, found := id[:max(0, strings.LastIndexByte(id, '#'))], false
+	if rule, found = strings.CutSuffix(rule, "%"); !found {
 		return nil
 	}
-	digits, _, _ := strings.Cut(rule[hash:], "%")
-	percent, err := strconv.Atoi(digits)
-	v := known(from + "#" + rule[:hash])
-	if v == nil || err != nil || percent < -100 || percent > 0 {
+	cut := strings.LastIndexByte(rule, '-')
+	if cut < 0 {
 		return nil
 	}
-	if v, err = v.Cached(100 + percent); err != nil || v.ID != id {
+	less, err := strconv.Atoi(rule[cut+1:])
+	if err != nil || less < 0 || less > 100 {
+		return nil
+	}
+	v := known(rule[:cut])
+	if v == nil {
+		return nil
+	}
+	if v, err = v.Cached(100 - less); err != nil || v.ID != id {
 		return nil
 	}
 	return v

@@ -307,7 +307,12 @@ func TestSellPriceDoesNotAllocate(t *testing.T) {
 // TestCachedPrice: a part of every price, rounded once, never above it, which its ID leads back to.
 func TestCachedPrice(t *testing.T) {
 	t.Parallel()
-	all := VersionsOf(sellingBook(t))
+	costs := sellingBook(t)
+	sold, err := NewSellBook(costs, SellRules{Markup: percent("-12.5")}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := VersionsOf(costs, sold)
 	known := func(id string) *PriceVersion { return all[id] }
 	for id, v := range all {
 		for percent := range 101 {
