@@ -45,7 +45,7 @@ func TestCacheThroughBinary(t *testing.T) {
 				}
 			}
 			other := *f
-			other.token = tokenFor(t, "somebody else")
+			other.token = tokenFor(t, "somebody-else")
 			if got := other.want(0, "steady", openAIOne+fmt.Sprintf(";n=%s0", store), false, http.StatusOK, ""); got.header.Get("x-cache") != "miss" {
 				t.Errorf("another account: x-cache %s", got.header.Get("x-cache"))
 			}
