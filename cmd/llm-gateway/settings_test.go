@@ -46,7 +46,8 @@ func TestSettingsDefaults(t *testing.T) {
 		RetryEnabled: true, RetryAttempts: 3, RetryBaseDelay: time.Second, RetryMaxDelay: time.Minute,
 		KafkaTopic: "llm.usage.v1", KafkaSASL: "none", AllowedHosts: []string{"*"}, CORSOrigins: []string{}, TrustedProxies: []string{},
 		Simulated: true, Currency: "USD", DefaultBalance: s.DefaultBalance, ReservePolicy: "cap", Degraded: "deny", ModelsFormat: "openai", Prometheus: true,
-		Telemetry: s.Telemetry, // env.example has those
+		Telemetry: telemetrySettings{OTLPProtocol: "http/protobuf", OTLPTimeout: 10_000, Service: "llm-gateway", Sampler: "parentbased_always_on",
+			LangfuseHost: "https://cloud.langfuse.com"},
 		resilience: resilience{RetryBudget: 20, CircuitEnabled: true, CircuitThreshold: 5, CircuitRecovery: time.Minute,
 			UpstreamConnect: 10 * time.Second, UpstreamFirstByte: 10 * time.Minute, UpstreamIdle: 2 * time.Minute, UpstreamTotal: 30 * time.Minute},
 		caching: caching{CacheStore: "off", CacheTTL: time.Hour, CacheMaxBytes: 64 << 20},

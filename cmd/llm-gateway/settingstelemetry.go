@@ -20,7 +20,8 @@ type telemetrySettings struct {
 	OTLPHeaders                      Secret
 	OTLPProtocol                     string
 	OTLPTimeout                      int // milliseconds
-	Service, Resource                string
+	Service                          string
+	Resource                         [][2]string
 	Sampler, SamplerArg              string
 
 	Langfuse                       bool
@@ -29,12 +30,7 @@ type telemetrySettings struct {
 
 	SentryDSN         Secret // "" = not told
 	SentryEnvironment string // "" = ENVIRONMENT
-
-	// What the texts above come to.
-	otlpHeader http.Header
-	resource   [][2]string
-	sampler    telemetry.Sampler
-	sentryRate float64
+	SentryRate        float64
 }
 
 // otlpProtocol is the only one of OTLP that is spoken.
@@ -69,9 +65,6 @@ func telemetrySettingsTable() []setting {
 			func(s *Settings, value string) error {
 				of(s).SamplerArg = value
 				_, err := telemetry.NewSampler("traceidratio", value)
-				if word := of(s).Sampler; err == nil && word != "" {
-					of(s).sampler, _ = telemetry.NewSampler(word, value) //nolint:errcheck // a bad word has been complained of
-				}
 				return err
 			}},
 		{"LANGFUSE_ENABLED", "false", false, "true: a Langfuse is told of every model call, with the ledger's cost; never of prompts or answers.",
@@ -98,7 +91,7 @@ func readSentryRate(s *Settings, value string) error {
 	if err != nil || !(rate >= 0 && rate <= 1) {
 		return errors.New("it must be a number from 0 to 1")
 	}
-	s.Telemetry.sentryRate = rate
+	s.Telemetry.SentryRate = rate
 	return nil
 }
 
@@ -121,25 +114,25 @@ func pairs(value string) (out [][2]string, ok bool) {
 
 // readOTLPHeaders reads headers; the error does not quote them.
 func readOTLPHeaders(s *Settings, value string) error {
+	s.Telemetry.OTLPHeaders = Secret(value)
 	all, ok := pairs(value)
-	header := http.Header{}
 	for _, pair := range all {
 		ok = ok && httpguts.ValidHeaderFieldName(pair[0]) && httpguts.ValidHeaderFieldValue(pair[1])
-		header.Set(pair[0], pair[1])
 	}
 	if !ok {
-		return errors.New("it must be name=value, or several with commas between them")
+		return errNoPairs
 	}
-	s.Telemetry.OTLPHeaders, s.Telemetry.otlpHeader = Secret(value), header
 	return nil
 }
+
+var errNoPairs = errors.New("it must be name=value, or several with commas between them")
 
 func readResource(s *Settings, value string) error {
 	all, ok := pairs(value)
 	if !ok {
-		return errors.New("it must be name=value, or several with commas between them")
+		return errNoPairs
 	}
-	s.Telemetry.Resource, s.Telemetry.resource = value, all
+	s.Telemetry.Resource = all
 	return nil
 }
 
@@ -162,15 +155,23 @@ func (t *telemetrySettings) tracesURL() string {
 // openTelemetry starts telling whom the settings name.
 func openTelemetry(s *Settings, counts telemetry.Counts, log *slog.Logger) (*telemetry.Telemetry, error) {
 	t := &s.Telemetry
-	c := telemetry.Config{Sampler: t.sampler, Version: s.version(), Environment: s.Environment, Counts: counts, Log: log}
+	sampler, err := telemetry.NewSampler(t.Sampler, t.SamplerArg)
+	if err != nil {
+		return nil, err
+	}
+	c := telemetry.Config{Sampler: sampler, Version: s.version(), Environment: s.Environment, Counts: counts, Log: log}
 	if to := t.tracesURL(); to != "" {
-		c.OTLP = &telemetry.OTLP{URL: to, Header: t.otlpHeader, Timeout: time.Duration(t.OTLPTimeout) * time.Millisecond, Service: t.Service, Resource: t.resource}
+		c.OTLP = &telemetry.OTLP{URL: to, Header: http.Header{}, Timeout: time.Duration(t.OTLPTimeout) * time.Millisecond, Service: t.Service, Resource: t.Resource}
+		headers, _ := pairs(string(t.OTLPHeaders)) // it has been read before
+		for _, pair := range headers {
+			c.OTLP.Header.Set(pair[0], pair[1])
+		}
 	}
 	if t.Langfuse {
 		c.Langfuse = &telemetry.Langfuse{Host: t.LangfuseHost, PublicKey: string(t.LangfusePublic), SecretKey: string(t.LangfuseSecret)}
 	}
 	if t.SentryDSN != "" {
-		c.Sentry = &telemetry.Sentry{DSN: string(t.SentryDSN), Environment: t.SentryEnvironment, Rate: t.sentryRate}
+		c.Sentry = &telemetry.Sentry{DSN: string(t.SentryDSN), Environment: t.SentryEnvironment, Rate: t.SentryRate}
 		if c.Sentry.Environment == "" {
 			c.Sentry.Environment = s.Environment
 		}

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"time"
 
@@ -72,7 +73,10 @@ type otlpSender struct {
 	spans    func(*trace.Request) []*spans.Span
 }
 
-func newOTLPSender(url string, header http.Header, of *resource.Resource, make func(*trace.Request) []*spans.Span) *otlpSender {
+// newOTLPSender sends to a URL, with headers of its own beside these.
+func newOTLPSender(url string, more http.Header, of *resource.Resource, make func(*trace.Request) []*spans.Span) *otlpSender {
+	header := http.Header{}
+	maps.Copy(header, more)
 	header.Set("Content-Type", "application/x-protobuf")
 	header.Set("Content-Encoding", "gzip")
 	header.Set("User-Agent", "llm-gateway")

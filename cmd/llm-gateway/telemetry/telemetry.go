@@ -25,7 +25,6 @@ package telemetry
 import (
 	"context"
 	"log/slog"
-	"net/http"
 	"sync"
 	"time"
 
@@ -80,11 +79,7 @@ func Open(c Config) (*Telemetry, error) {
 		t.sentry = sink
 	}
 	if c.OTLP != nil {
-		header := c.OTLP.Header.Clone()
-		if header == nil {
-			header = http.Header{}
-		}
-		t.otlp = startQueue(&c, nameOTLP, batchLength, c.OTLP.Timeout, newOTLPSender(c.OTLP.URL, header, c.resource(), otlpSpans).send)
+		t.otlp = startQueue(&c, nameOTLP, batchLength, c.OTLP.Timeout, newOTLPSender(c.OTLP.URL, c.OTLP.Header, c.resource(), otlpSpans).send)
 	}
 	if c.Langfuse != nil {
 		t.langfuse = startQueue(&c, nameLangfuse, batchLength, sendTime, c.Langfuse.sender(&c).send)
