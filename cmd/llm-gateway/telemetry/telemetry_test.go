@@ -277,3 +277,16 @@ func TestNobody(t *testing.T) {
 }
 
 func sorted(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
+
+// BenchmarkTold is what a followed request pays at its end, with all receivers on. BenchmarkNobodyFollows of
+// gateway/observe/trace is what one pays that nobody follows.
+func BenchmarkTold(b *testing.B) {
+	bad := receivertest.NewBad(b, receivertest.Hangs)
+	told, _ := open(b, telemetry.Config{OTLP: &telemetry.OTLP{URL: bad.URL, Timeout: time.Second}, Langfuse: langfuse(bad.URL),
+		Sentry: &telemetry.Sentry{DSN: receivertest.DSN(bad.URL), Rate: 0.01}})
+	defer told.Close()
+	b.ReportAllocs()
+	for b.Loop() {
+		told.End(called(b, told, trace.Context{}))
+	}
+}

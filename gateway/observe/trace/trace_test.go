@@ -132,3 +132,17 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkNobodyFollows is what a request pays for a trace that nobody wants: the look for a caller's context,
+// and the steps.
+func BenchmarkNobodyFollows(b *testing.B) {
+	h := http.Header{"Authorization": {"x"}}
+	var r *trace.Request
+	b.ReportAllocs()
+	for b.Loop() {
+		trace.Read(h)
+		for range 3 {
+			r.Begin(trace.Attempt, time.Time{})
+		}
+	}
+}
