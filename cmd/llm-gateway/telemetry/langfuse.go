@@ -126,6 +126,6 @@ func costDetails(c *domain.Charge) string {
 }
 
 func encoded(details any) string {
-	out, _ := json.Marshal(details) //nolint:errcheck // maps of numbers always encode
+	out, _ := json.Marshal(details) //nolint:errcheck,errchkjson // maps of numbers always encode
 	return string(out)
 }

@@ -34,8 +34,8 @@ const (
 	keyRequestModel  = "gen_ai.request.model"
 	keyResponseModel = "gen_ai.response.model"
 	keyFinishReasons = "gen_ai.response.finish_reasons"
-	keyInputTokens   = "gen_ai.usage.input_tokens"
-	keyOutputTokens  = "gen_ai.usage.output_tokens"
+	keyInputTokens   = "gen_ai.usage.input_tokens"  //nolint:gosec // a name
+	keyOutputTokens  = "gen_ai.usage.output_tokens" //nolint:gosec // a name
 )
 
 // The other conventional names that are in use.
@@ -69,7 +69,6 @@ type otlpSender struct {
 	header   http.Header
 	client   *http.Client
 	resource *resource.Resource
-	version  string
 	spans    func(*trace.Request) []*spans.Span
 }
 
@@ -99,7 +98,7 @@ func (s *otlpSender) send(ctx context.Context, batch []*trace.Request) (int, err
 	}
 	said := &collector.ExportTraceServiceResponse{}
 	if proto.Unmarshal(answer, said) != nil { // it took them, and says so in words of its own
-		return len(batch), nil
+		return len(batch), nil //nolint:nilerr // it took them
 	}
 	if rejected := said.GetPartialSuccess().GetRejectedSpans(); rejected > 0 {
 		return len(batch) - int(min(rejected, int64(len(batch)))), errPartly
@@ -255,7 +254,7 @@ func providerName(name string) string {
 	return name
 }
 
-func nanos(t time.Time) uint64 { return uint64(t.UnixNano()) } //nolint:gosec // it is after 1970
+func nanos(t time.Time) uint64 { return uint64(t.UnixNano()) }
 
 func anyText(value string) *common.AnyValue {
 	return &common.AnyValue{Value: &common.AnyValue_StringValue{StringValue: value}}

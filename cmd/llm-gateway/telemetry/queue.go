@@ -44,7 +44,7 @@ type queue[T any] struct {
 func startQueue[T any](c *Config, name string, most int, timeout time.Duration, transmit func(context.Context, []T) (int, error)) *queue[T] {
 	q := &queue[T]{name: name, items: make(chan T, queueLength), most: most, timeout: timeout, transmit: transmit, counts: c.Counts, log: c.Log,
 		leaving: make(chan struct{}), ended: make(chan struct{})}
-	q.ctx, q.cancel = context.WithCancel(context.Background())
+	q.ctx, q.cancel = context.WithCancel(context.Background()) //nolint:gosec // close calls it
 	q.counts.TelemetrySent(name, 0)
 	q.counts.TelemetryDropped(name, 0)
 	go q.run()

@@ -63,7 +63,7 @@ func TestSentryErrors(t *testing.T) {
 	}
 }
 
-// panics panics and logs that as the gateway does.
+// panics does so, and logs that as the gateway does.
 func panics(log *slog.Logger, value any) {
 	defer func() { log.Error("panic", "panic", fmt.Sprint(recover()), "stack", canary) }()
 	if i, ok := value.(int); ok {

@@ -2,7 +2,6 @@ package telemetry_test
 
 import (
 	"errors"
-	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -46,7 +45,7 @@ func open(t testing.TB, c telemetry.Config) (*telemetry.Telemetry, *counts) {
 	counted := newCounts()
 	c.Counts, c.Version, c.Environment = counted, "v1.2.3", "staging"
 	if c.Log == nil {
-		c.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.OTLP != nil && c.Sampler == (telemetry.Sampler{}) {
 		c.Sampler = sampler(t, "parentbased_always_on", "")
@@ -269,7 +268,7 @@ func TestSampler(t *testing.T) {
 func TestNobody(t *testing.T) {
 	t.Parallel()
 	told, _ := open(t, telemetry.Config{})
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	log := slog.New(slog.DiscardHandler)
 	if told.Tracer() != nil || told.Logger(log) != log {
 		t.Error("somebody follows")
 	}

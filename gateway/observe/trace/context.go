@@ -2,6 +2,7 @@ package trace
 
 import (
 	"encoding/hex"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -128,9 +129,7 @@ func (c Context) Parent() string {
 // Into is a copy of the headers with this context in place of the one in them.
 func (c Context) Into(h http.Header) http.Header {
 	out := make(http.Header, len(h)+2)
-	for name, v := range h {
-		out[name] = v
-	}
+	maps.Copy(out, h)
 	out[headerParent] = []string{c.Parent()}
 	delete(out, headerState)
 	if c.State != "" {

@@ -19,6 +19,7 @@
 package trace
 
 import (
+	"slices"
 	"time"
 
 	"llm-gateway/domain"
@@ -122,9 +123,9 @@ func (r *Request) Failure() string {
 	if r.Code != "" {
 		return r.Code
 	}
-	for i := len(r.Steps) - 1; i >= 0; i-- {
-		if r.Steps[i].Kind == Attempt {
-			return r.Steps[i].Error
+	for _, s := range slices.Backward(r.Steps) {
+		if s.Kind == Attempt {
+			return s.Error
 		}
 	}
 	return ""

@@ -11,7 +11,7 @@ import (
 // The keys of a Langfuse of the tests.
 const (
 	LangfusePublic = "pk-lf-receivertest"
-	LangfuseSecret = "sk-lf-receivertest"
+	LangfuseSecret = "sk-lf-receivertest" //nolint:gosec // it opens nothing
 )
 
 // Langfuse is a Langfuse that takes traces by OTLP.

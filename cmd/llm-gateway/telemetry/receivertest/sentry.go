@@ -110,11 +110,11 @@ func readEnvelope(body []byte) (events []SentryEvent, id string, err error) {
 			Type   string
 			Length int
 		}
-		if err := json.Unmarshal(line, &item); err != nil || item.Length > len(rest) || item.Type != "event" && item.Type != "transaction" {
+		if err := json.Unmarshal(line, &item); err != nil || item.Length > len(rest) || item.Type != "event" && item.Type != "transaction" { //nolint:musttag // by their own names
 			return nil, "", fmt.Errorf("no item: %w: %.200s", err, line)
 		}
 		var e SentryEvent
-		if err := json.Unmarshal(rest[:item.Length], &e); err != nil {
+		if err := json.Unmarshal(rest[:item.Length], &e); err != nil { //nolint:musttag // by their own names
 			return nil, "", fmt.Errorf("no event: %w", err)
 		}
 		e.Type = item.Type
