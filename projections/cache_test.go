@@ -61,7 +61,7 @@ func openCache(t testing.TB, url string) *Cache {
 // openQuickCache is openCache as a gateway has it.
 func openQuickCache(t testing.TB, url string) *Cache {
 	t.Helper()
-	client, err := OpenRedis(url)
+	client, err := OpenRedis(url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

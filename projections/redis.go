@@ -37,11 +37,15 @@ var errRedisURL = errors.New("the Redis URL cannot be used: it must look like re
 	"or sentinels as those hosts with ?master_name=... (and sentinel_username, sentinel_password)")
 
 // OpenRedis makes the client for a REDIS_URL. It connects when it is used, so Redis may be away now.
-// Any use may fail with ErrRedisAway, which costs no time. The caller closes it.
-func OpenRedis(text string) (redis.UniversalClient, error) {
+// Any use may fail with ErrRedisAway, which costs no time. The caller closes it. trust is what rediss:// is
+// spoken with; nil = by the system's certificate authorities.
+func OpenRedis(text string, trust *tls.Config) (redis.UniversalClient, error) {
 	options, err := redisOptions(text)
 	if err != nil {
 		return nil, err
+	}
+	if trust != nil && options.TLSConfig != nil {
+		options.TLSConfig = trust.Clone()
 	}
 	return newRedis(options), nil
 }

@@ -72,7 +72,7 @@ func TestRedisURLKeepsTheSecret(t *testing.T) {
 		"redis://host?sentinel_password=hunter2", "redis://host?master_name=a;b=hunter2", "redis://host?read_timeout=0",
 		"redis://:hunter2@" + strings.Repeat("a,", maxRedisHosts) + "a",
 	} {
-		client, err := OpenRedis(text)
+		client, err := OpenRedis(text, nil)
 		if err == nil {
 			client.Close()
 			t.Errorf("%q was accepted", text)
@@ -89,7 +89,7 @@ func TestRedisClients(t *testing.T) {
 		"redis://a,b":               func(c redis.UniversalClient) bool { _, ok := c.(*redis.ClusterClient); return ok },
 		"redis://a,b?master_name=m": func(c redis.UniversalClient) bool { _, ok := c.(*redis.Client); return ok },
 	} {
-		client, err := OpenRedis(text)
+		client, err := OpenRedis(text, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

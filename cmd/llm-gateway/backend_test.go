@@ -289,7 +289,7 @@ func TestRedisErrors(t *testing.T) {
 		{"one that says nothing", "it does not answer", "redis://:hunter2@" + silence(t) + "/0"},
 		{"several", "no Redis can be reached at 127.0.0.1:1,127.0.0.1:2: ", "redis://u:hunter2@127.0.0.1:1,127.0.0.1:2?master_name=m&sentinel_password=p@hunter2"},
 	} {
-		client, err := projections.OpenRedis(c.at)
+		client, err := projections.OpenRedis(c.at, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

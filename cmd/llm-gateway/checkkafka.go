@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -56,7 +55,8 @@ func (x *examinedKafka) options(more ...kgo.Opt) []kgo.Opt {
 		opts = append(opts, kgo.SASL(login))
 	}
 	if x.settings.KafkaTLS {
-		opts = append(opts, kgo.DialTLSConfig(&tls.Config{MinVersion: tls.VersionTLS12}))
+		trust, _ := x.settings.KafkaTrust.config() //nolint:errcheck // it was read when the settings were
+		opts = append(opts, kgo.DialTLSConfig(trust))
 	}
 	return opts
 }

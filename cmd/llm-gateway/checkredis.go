@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	"github.com/redis/go-redis/v9"
-
-	"llm-gateway/projections"
 )
 
 const (
@@ -35,7 +33,7 @@ func checkRedisServer(ctx context.Context, s *Settings) (f findings) {
 		}
 		at = Secret(e.RedisURL)
 	}
-	client, err := projections.OpenRedis(string(at))
+	client, err := openRedis(s, at)
 	if err != nil {
 		f.failf("connection", "REDIS_URL: %s", err)
 		return f

@@ -51,11 +51,20 @@ func openFollowers(ctx context.Context, s *Settings, b backend, m ledger.Meta, l
 		log.Warn("Kafka cannot be used yet; nothing is published until it can", "error", kafkaError(err, b.brokers))
 	}
 	f := &followers{topic: t, name: s.KafkaTopic, sights: newSights()}
-	if f.redis, err = projections.OpenRedis(string(b.redis)); err != nil {
+	if f.redis, err = openRedis(s, b.redis); err != nil {
 		t.Close()
 		return nil, err
 	}
 	return f, nil
+}
+
+// openRedis opens the Redis of a URL: of the settings, or the embedded one.
+func openRedis(s *Settings, at Secret) (redis.UniversalClient, error) {
+	trust, err := s.RedisTrust.config()
+	if err != nil {
+		return nil, err
+	}
+	return projections.OpenRedis(string(at), trust)
 }
 
 // feed hands durable events to the relay.

@@ -100,7 +100,7 @@ func (p *parts) plainLimits(s *Settings, log *slog.Logger) (gateway.RateLimits, 
 		return p.limits(s, nil, nil, log), nil
 	}
 	var err error
-	if p.shared, err = projections.OpenRedis(string(s.RedisURL)); err != nil {
+	if p.shared, err = openRedis(s, s.RedisURL); err != nil {
 		return gateway.RateLimits{}, err
 	}
 	return p.limits(s, projections.NewCache(p.shared, uuid.Nil, 1), nil, log), nil

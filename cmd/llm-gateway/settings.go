@@ -50,6 +50,8 @@ type Settings struct {
 	KafkaSASL     string // none, plain, scram-sha-256 or scram-sha-512
 	KafkaUsername string
 	KafkaPassword Secret
+	KafkaTrust    trustFiles
+	RedisTrust    trustFiles
 
 	JWTSecretKey Secret // "" in development: made and kept in DataDir (signingSecret)
 	JWTAlgorithm string
@@ -211,6 +213,8 @@ func (s *Settings) contradictions() (problems []string) {
 	}
 	problems = append(problems, s.Telemetry.contradictions()...)
 	problems = append(problems, s.productionProblems()...)
+	problems = append(problems, trustContradictions("KAFKA", "KAFKA_TLS", s.KafkaTrust, s.KafkaTLS)...)
+	problems = append(problems, trustContradictions("REDIS", "a rediss:// REDIS_URL", s.RedisTrust, strings.HasPrefix(string(s.RedisURL), "rediss://"))...)
 	return append(problems, s.kafkaContradictions()...)
 }
 

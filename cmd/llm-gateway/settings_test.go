@@ -245,7 +245,7 @@ func TestSecretsFromFiles(t *testing.T) {
 		}
 		s, err := load(t, "", d.name+"_FILE="+good, "KAFKA_BROKERS=a:1", "KAFKA_SASL=plain", "KAFKA_USERNAME=u",
 			map[bool]string{false: "KAFKA_PASSWORD=x"}[d.name == "KAFKA_PASSWORD"])
-		if err != nil || !strings.Contains(fmt.Sprintf("%s %s %s %s %s", bare(s.JWTSecretKey), bare(s.OpenAIKey), bare(s.AnthropicKey), bare(s.GeminiKey), bare(s.KafkaPassword)), "sk-from-file") {
+		if err != nil || !strings.Contains(fmt.Sprintf("%s %s %s %s %s %s %s", bare(s.SupabaseKey), bare(s.SupabaseServiceKey), bare(s.JWTSecretKey), bare(s.OpenAIKey), bare(s.AnthropicKey), bare(s.GeminiKey), bare(s.KafkaPassword)), "sk-from-file") {
 			t.Errorf("%s_FILE: %v", d.name, err)
 		}
 	}

@@ -30,7 +30,11 @@ const maxTokenMinutes = 365 * 24 * 60
 // declared is every setting, in the order in which a new operator meets them.
 func declared() []setting {
 	var all []setting
-	for _, part := range [...][]setting{serverSettings(), operatingSettings(), storeSettings(), streamSettings(), tokenSettings(), issuerSettings(), edgeSettings(), providerSettings(), retrySettings(), resilienceSettings(), cacheSettings(), limitSettings(), moneySettings(), metricSettings(), telemetrySettingsTable()} {
+	for _, part := range [...][]setting{serverSettings(), operatingSettings(), storeSettings(), streamSettings(),
+		trustSettings("KAFKA", "Kafka", func(s *Settings) *trustFiles { return &s.KafkaTrust }),
+		trustSettings("REDIS", "Redis", func(s *Settings) *trustFiles { return &s.RedisTrust }),
+		tokenSettings(), issuerSettings(), edgeSettings(), providerSettings(), retrySettings(), resilienceSettings(), cacheSettings(),
+		limitSettings(), moneySettings(), metricSettings(), telemetrySettingsTable()} {
 		all = append(all, part...)
 	}
 	return all
@@ -57,7 +61,7 @@ func serverSettings() []setting {
 func storeSettings() []setting {
 	return []setting{
 		{"DATABASE_URL", "", true,
-			"Postgres, as postgres://user:password@host:port/database?sslmode=require. Empty: an embedded Postgres, kept in DATA_DIR.",
+			"Postgres, as postgres://user:password@host:port/database?sslmode=verify-full&sslrootcert=/path/to/ca.pem; sslcert and sslkey are files too. Empty: an embedded Postgres, kept in DATA_DIR.",
 			postgresURL(func(s *Settings) *Secret { return &s.DatabaseURL })},
 		{"DATABASE_MIGRATE_URL", "", true,
 			"Postgres for `migrate`: a login that may create tables and a role. Empty: DATABASE_URL.",
@@ -88,13 +92,13 @@ const (
 func streamSettings() []setting {
 	return []setting{
 		{"REDIS_URL", "", true,
-			"Redis, as redis://user:password@host:port/database; rediss:// for TLS, several host:port with commas between them for a cluster, sentinels with ?master_name=. It holds balances that give an early no, and is never needed to be right. Empty: an embedded one.",
+			"Redis, as redis://user:password@host:port/database; rediss:// for TLS (by the system's certificate authorities or REDIS_CA_FILE), several host:port with commas between them for a cluster, sentinels with ?master_name=. It holds balances that give an early no, and is never needed to be right. Empty: an embedded one.",
 			readRedisURL},
 		{"KAFKA_BROKERS", "", false,
 			"Kafka, as host:port, several with commas between them. Empty: an embedded one, kept in DATA_DIR.", readBrokers},
 		{"KAFKA_USAGE_TOPIC", "llm.usage.v1", false,
 			"The topic of all events. The gateway makes it, with one partition for each shard, and keeps it for ever; a topic of another ledger is refused.", readTopicName},
-		{"KAFKA_TLS", "false", false, "true: the way to KAFKA_BROKERS is TLS, by the system's certificate authorities.",
+		{"KAFKA_TLS", "false", false, "true: the way to KAFKA_BROKERS is TLS, by the system's certificate authorities or KAFKA_CA_FILE.",
 			yesNo(func(s *Settings) *bool { return &s.KafkaTLS })},
 		{"KAFKA_SASL", saslNone, false, "How KAFKA_USERNAME and KAFKA_PASSWORD log in: none, plain, scram-sha-256 or scram-sha-512.",
 			oneOf(func(s *Settings) *string { return &s.KafkaSASL }, saslNone, saslPlain, saslSHA256, saslSHA512)},
@@ -253,7 +257,7 @@ func readRedisURL(s *Settings, value string) error {
 	if value == "" {
 		return nil
 	}
-	client, err := projections.OpenRedis(value)
+	client, err := projections.OpenRedis(value, nil)
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ import (
 func (b backend) kafkaConfig(s *Settings, m ledger.Meta, log *slog.Logger) topic.Config {
 	c := topic.Config{Brokers: b.brokers, Name: s.KafkaTopic, Ledger: m.ID, Shards: m.Shards, SASL: s.kafkaLogin(), Log: log}
 	if s.KafkaTLS {
-		c.TLS = &tls.Config{MinVersion: tls.VersionTLS12} // the name is that of each broker
+		c.TLS, _ = s.KafkaTrust.config() // it was read when the settings were
 	}
 	return c
 }
