@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
@@ -9,6 +11,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"testing"
 	"time"
 
@@ -84,4 +87,101 @@ func noIssuer(t testing.TB) string {
 	}))
 	t.Cleanup(server.Close)
 	return server.URL
+}
+
+// rotating is an issuer whose key can change.
+type rotating struct {
+	mu    sync.Mutex
+	kid   string
+	key   *ecdsa.PrivateKey
+	asked int
+}
+
+func (r *rotating) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.asked++
+	point, err := r.key.PublicKey.Bytes()
+	if err != nil {
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	b64 := base64.RawURLEncoding.EncodeToString
+	fmt.Fprintf(w, `{"keys":[{"kty":"EC","crv":"P-256","use":"sig","alg":"ES256","kid":%q,"x":%q,"y":%q}]}`, r.kid, b64(point[1:33]), b64(point[33:]))
+}
+
+// rotate makes a new key and returns a token that it signed, as Supabase's are.
+func (r *rotating) rotate(t *testing.T, kid, issuer string) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.mu.Lock()
+	r.key, r.kid = key, kid
+	r.mu.Unlock()
+	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"sub": "9d3c-rotated", "exp": time.Now().Add(time.Hour).Unix(), "iss": issuer,
+		"aud": "authenticated", "role": "service_role"})
+	token.Header["kid"] = kid
+	signed, err := token.SignedString(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signed
+}
+
+func (r *rotating) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.asked
+}
+
+// TestIssuerRotation: with SUPABASE_URL alone the project's tokens are good, and make no administrators. A new key
+// is taken at once, or while somebody sends tokens of unknown keys within issuerPause; the issuer is asked no
+// more often, and the old key is good no longer.
+func TestIssuerRotation(t *testing.T) {
+	t.Parallel()
+	issuer := &rotating{}
+	mux := http.NewServeMux()
+	mux.Handle("/auth/v1/.well-known/jwks.json", issuer)
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	first := issuer.rotate(t, "one", server.URL+"/auth/v1")
+	s := startServe(t, "DATABASE_URL="+pgtest.URL(t), "JWT_SECRET_KEY=", "SUPABASE_URL="+server.URL, "SUPABASE_KEY=anon", "SUPABASE_SERVICE_ROLE_KEY=service")
+	client := newClient(t)
+	asks := func(path, token string) int {
+		status, _ := fetch(t, client, s.url+path, token)
+		return status
+	}
+	if status := asks("/billing/balance", first); status != http.StatusOK {
+		t.Errorf("the first key: %d", status)
+	}
+	if status := asks("/admin/accounts/x", first); status != http.StatusForbidden {
+		t.Errorf("the service role as administrator: %d", status)
+	}
+	second := issuer.rotate(t, "two", server.URL+"/auth/v1")
+	if status := asks("/billing/balance", second); status != http.StatusOK {
+		t.Errorf("the second key: %d", status)
+	}
+	third, begun, before := issuer.rotate(t, "three", server.URL+"/auth/v1"), time.Now(), issuer.count()
+	stranger := (&rotating{}).rotate(t, "unknown", server.URL+"/auth/v1")
+	sent := 0
+	for ; asks("/billing/balance", third) != http.StatusOK; sent++ {
+		if status := asks("/billing/balance", stranger); status != http.StatusUnauthorized {
+			t.Fatalf("a stranger's: %d", status)
+		}
+		if time.Since(begun) > 3*issuerPause {
+			t.Fatal("the third key is not taken")
+		}
+	}
+	took := time.Since(begun)
+	t.Logf("the third key was taken after %s, amid %d tokens of a stranger's; the issuer was asked %d times", took.Round(time.Millisecond), sent, issuer.count()-before)
+	if asked := issuer.count() - before; asked > 1+int(took/issuerPause) {
+		t.Errorf("the issuer was asked %d times in %s", asked, took)
+	}
+	for name, old := range map[string]string{"first": first, "second": second} {
+		if status := asks("/billing/balance", old); status != http.StatusUnauthorized {
+			t.Errorf("the %s key, after its end: %d", name, status)
+		}
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/big"
@@ -181,7 +182,7 @@ func dials(port int) bool {
 // until waits for something that soon is so.
 func until(t *testing.T, so func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !so(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); !so(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("it does not come to that")
 		}
@@ -254,68 +255,88 @@ func TestKafkaTLS(t *testing.T) {
 	}
 }
 
-// TestPostgresTLS turns TLS on in the Postgres that the tests have, and asks it for proof of who it is.
-func TestPostgresTLS(t *testing.T) {
-	admin := pgtest.URL(t)
-	conn, err := pgx.Connect(t.Context(), admin)
+// securePostgres starts a Postgres that speaks TLS, by the binaries of the one that the tests have, and returns
+// its port. Only the user app may log in, by the password hunter2.
+func securePostgres(t *testing.T, cert, key string, more ...string) int {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), pgtest.URL(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close(context.Background()) }) //nolint:errcheck // the test ends
-	var pid int
-	var super string
-	if err := conn.QueryRow(t.Context(), `SELECT pg_backend_pid(), current_setting('is_superuser')`).Scan(&pid, &super); err != nil || super != "on" {
-		t.Skip("this Postgres is not ours to change: ", err)
+	defer conn.Close(context.Background()) //nolint:errcheck // it was only asked
+	pid := 0
+	if err := conn.QueryRow(t.Context(), `SELECT pg_backend_pid()`).Scan(&pid); err != nil {
+		t.Fatal(err)
 	}
-	dir, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)) // a server stands in its data directory
-	if err != nil {
-		t.Skip("this Postgres is elsewhere: ", err)
-	}
-	info, err := os.Stat(dir)
-	if err != nil {
-		t.Skip("this Postgres is elsewhere: ", err)
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	info, err2 := os.Stat(fmt.Sprintf("/proc/%d", pid))
+	if err := errors.Join(err, err2); err != nil {
+		t.Skip("the tests' Postgres is elsewhere: ", err)
 	}
 	owner := info.Sys().(*syscall.Stat_t)
-	right, wrong := newAuthority(t, "right"), newAuthority(t, "wrong")
-	cert, key := right.certify("server", "127.0.0.1")
-	for name, from := range map[string]string{"tls_test.pem": cert, "tls_test.key": key} {
+	dir, err := os.MkdirTemp("", "tls-postgres-") //nolint:usetesting // the server's user must be able to get there
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) }) //nolint:errcheck // it is a temporary one
+	writeFile(t, filepath.Join(dir, "password"), "hunter2")
+	for from, name := range map[string]string{cert: "server.pem", key: "server.key"} {
 		raw, err := os.ReadFile(from)
 		if err != nil {
 			t.Fatal(err)
 		}
-		to := writeFile(t, filepath.Join(dir, name), string(raw))
-		if err := os.Chown(to, int(owner.Uid), int(owner.Gid)); err != nil {
+		writeFile(t, filepath.Join(dir, name), string(raw))
+	}
+	for _, name := range []string{"", "password", "server.pem", "server.key"} {
+		if err := os.Chown(filepath.Join(dir, name), int(owner.Uid), int(owner.Gid)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	set := func(sql ...string) {
-		t.Helper()
-		for _, s := range append(sql, "SELECT pg_reload_conf()") {
-			if _, err := conn.Exec(context.Background(), s); err != nil {
-				t.Fatal(err)
-			}
+	as := func(name string, args ...string) *exec.Cmd {
+		cmd := exec.Command(filepath.Join(filepath.Dir(exe), name), args...)
+		cmd.Dir = dir
+		if os.Getuid() == 0 {
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}}
 		}
+		return cmd
 	}
-	set("ALTER SYSTEM SET ssl_cert_file = 'tls_test.pem'", "ALTER SYSTEM SET ssl_key_file = 'tls_test.key'", "ALTER SYSTEM SET ssl = on")
-	t.Cleanup(func() {
-		set("ALTER SYSTEM RESET ssl", "ALTER SYSTEM RESET ssl_cert_file", "ALTER SYSTEM RESET ssl_key_file")
-	})
-	config, err := pgx.ParseConfig(admin)
-	if err != nil {
+	if out, err := as("initdb", "-D", filepath.Join(dir, "data"), "-U", "app", "-A", "scram-sha-256", "--pwfile", filepath.Join(dir, "password"), "--no-sync").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	port := freePort(t)
+	args := []string{"-D", filepath.Join(dir, "data"), "-p", strconv.Itoa(port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="}
+	run := as("postgres", append(args, more...)...)
+	if err := run.Start(); err != nil {
 		t.Fatal(err)
 	}
-	connect := func(host, mode, ca string) error {
-		text := fmt.Sprintf("host=%s port=%d user=%s password='%s' dbname=%s sslmode=%s", host, config.Port, config.User, config.Password, config.Database, mode)
-		if ca != "" {
-			text += " sslrootcert=" + ca
+	t.Cleanup(func() {
+		run.Process.Signal(syscall.SIGINT) //nolint:errcheck // it may have ended
+		run.Wait()                         //nolint:errcheck // it was told to
+	})
+	until(t, func() bool { return dials(port) })
+	return port
+}
+
+// TestPostgresTLS asks a real Postgres by TLS for proof of who it is.
+func TestPostgresTLS(t *testing.T) {
+	t.Parallel()
+	right, wrong := newAuthority(t, "right"), newAuthority(t, "wrong")
+	cert, key := right.certify("server", "127.0.0.1")
+	secure := securePostgres(t, cert, key, "-c", "ssl=on", "-c", "ssl_cert_file=../server.pem", "-c", "ssl_key_file=../server.key")
+	plain := securePostgres(t, cert, key, "-c", "ssl=off")
+	connect := func(host string, port int, mode, password string, ca *authority) error {
+		text := fmt.Sprintf("postgres://app:%s@%s:%d/postgres?sslmode=%s&sslrootcert=%s", password, host, port, mode, ca.path("ca.pem"))
+		s, err := load(t, "", "DATABASE_URL="+text)
+		if err != nil {
+			t.Fatal(err)
 		}
-		c, err := ledger.ConnConfig(text, "", false)
+		c, err := ledger.ConnConfig(string(s.DatabaseURL), "", false)
 		if err != nil {
 			t.Fatal(err)
 		}
 		one, err := pgx.ConnectConfig(t.Context(), c)
 		if err != nil {
-			return databaseError(err, Secret(text))
+			return databaseError(err, s.DatabaseURL)
 		}
 		defer one.Close(context.Background()) //nolint:errcheck // it was only tried
 		encrypted := false
@@ -324,21 +345,18 @@ func TestPostgresTLS(t *testing.T) {
 		}
 		return nil
 	}
-	var last error
-	defer func() { t.Log("the last answer: ", last) }()
-	until(t, func() bool { last = connect("127.0.0.1", "require", ""); return last == nil })
-	if err := connect("127.0.0.1", "verify-full", right.path("ca.pem")); err != nil {
-		t.Errorf("the right authority: %v", err)
-	}
+	until(t, func() bool { return connect("127.0.0.1", secure, "verify-full", "hunter2", right) == nil })
 	for name, err := range map[string]error{
-		"another authority":        connect("127.0.0.1", "verify-full", wrong.path("ca.pem")),
-		"another authority, by ca": connect("127.0.0.1", "verify-ca", wrong.path("ca.pem")),
-		"another name":             connect("localhost", "verify-full", right.path("ca.pem")),
+		"another authority":        connect("127.0.0.1", secure, "verify-full", "hunter2", wrong),
+		"another authority, by ca": connect("127.0.0.1", secure, "verify-ca", "hunter2", wrong),
+		"another name":             connect("localhost", secure, "verify-full", "hunter2", right),
+		"a server that has none":   connect("127.0.0.1", plain, "verify-full", "hunter2", right),
+		"a wrong password":         connect("127.0.0.1", secure, "verify-full", "hunter3", right),
 	} {
-		if err == nil || config.Password != "" && strings.Contains(err.Error(), config.Password) {
+		if err == nil || strings.Contains(err.Error(), "hunter") {
 			t.Errorf("%s: %v", name, err)
+		} else {
+			t.Logf("%s: %v", name, err)
 		}
 	}
-	set("ALTER SYSTEM SET ssl = off")
-	until(t, func() bool { return connect("127.0.0.1", "require", "") != nil })
 }
