@@ -148,7 +148,7 @@ func TestRedisTLS(t *testing.T) {
 		defer cancel()
 		return redisError(r.Ping(ctx).Err(), s.RedisURL)
 	}
-	until(t, func() bool {
+	eventually(t, settleLimit, "the server is there", func() bool {
 		return redis.NewClient(&redis.Options{Addr: fmt.Sprintf("127.0.0.1:%d", plain)}).Ping(t.Context()).Err() != nil && dials(plain)
 	})
 	if err := ping("127.0.0.1", secure, client(right.path("ca.pem"), mine, myKey)...); err != nil {
@@ -177,16 +177,6 @@ func dials(port int) bool {
 		c.Close() //nolint:errcheck // it was only tried
 	}
 	return err == nil
-}
-
-// until waits for something that soon is so.
-func until(t *testing.T, so func() bool) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !so(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("it does not come to that")
-		}
-	}
 }
 
 // TestKafkaTLS speaks to a Kafka by TLS with a login: with the right authority and password the topic is made,
@@ -313,7 +303,7 @@ func securePostgres(t *testing.T, cert, key string, more ...string) int {
 		run.Process.Signal(syscall.SIGINT) //nolint:errcheck // it may have ended
 		run.Wait()                         //nolint:errcheck // it was told to
 	})
-	until(t, func() bool { return dials(port) })
+	eventually(t, settleLimit, "the server is there", func() bool { return dials(port) })
 	return port
 }
 
@@ -345,7 +335,7 @@ func TestPostgresTLS(t *testing.T) {
 		}
 		return nil
 	}
-	until(t, func() bool { return connect("127.0.0.1", secure, "verify-full", "hunter2", right) == nil })
+	eventually(t, settleLimit, "the server is there", func() bool { return connect("127.0.0.1", secure, "verify-full", "hunter2", right) == nil })
 	for name, err := range map[string]error{
 		"another authority":        connect("127.0.0.1", secure, "verify-full", "hunter2", wrong),
 		"another authority, by ca": connect("127.0.0.1", secure, "verify-ca", "hunter2", wrong),

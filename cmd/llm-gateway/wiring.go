@@ -267,7 +267,7 @@ func tokensOf(ctx context.Context, s *Settings, log *slog.Logger) (*gateway.Toke
 	mustAnswer := false // a gateway without keys would refuse every token and look as if it worked
 	keys, err := keyfunc.NewDefaultOverrideCtx(ctx, []string{s.JWTJWKSURL}, keyfunc.Override{
 		HTTPTimeout: issuerTime, NoErrorReturnFirstHTTPReq: &mustAnswer,
-		RefreshUnknownKID: rate.NewLimiter(rate.Every(issuerPause), 1), RateLimitWaitMax: time.Millisecond, // who comes too early is refused at once
+		RefreshUnknownKID: rate.NewLimiter(rate.Inf, 1), RateLimitWaitMax: issuerTime, // of the fetch: issuerKeys limits them
 		RefreshErrorHandlerFunc: func(string) func(context.Context, error) {
 			return func(_ context.Context, err error) { log.Warn("JWT_JWKS_URL: the keys were not fetched", "error", err) }
 		},
@@ -275,7 +275,7 @@ func tokensOf(ctx context.Context, s *Settings, log *slog.Logger) (*gateway.Toke
 	if err != nil {
 		return nil, fmt.Errorf("JWT_JWKS_URL: the issuer's keys cannot be fetched: %s", reason(err))
 	}
-	tokens, err := gateway.NewIssuerTokens(s.JWTAlgorithm, keys.Keyfunc)
+	tokens, err := gateway.NewIssuerTokens(s.JWTAlgorithm, newIssuerKeys(ctx, keys).find)
 	if err != nil {
 		return nil, err
 	}
