@@ -29,6 +29,7 @@ func EdgeOf(e Edge) http.Handler {
 		panic(err)
 	}
 	g := &Gateway{edge: ready}
+	gin.SetMode(gin.ReleaseMode)
 	engine := gin.New()
 	engine.Use(g.guarded)
 	engine.POST("/v1/chat/completions", func(*gin.Context) {})
