@@ -8,7 +8,9 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -75,7 +77,7 @@ func TestClaims(t *testing.T) {
 	} {
 		who, err := tokens.Check(written(`{"alg":"HS256","typ":"JWT"}`, c.payload))
 		got := ""
-		if e, ok := err.(*gateway.Error); ok {
+		if e := new(gateway.Error); errors.As(err, &e) {
 			got = e.Code
 		} else if err == nil {
 			got = who.Account + " " + who.Role
@@ -144,9 +146,7 @@ func TestIssuerTricks(t *testing.T) {
 	claims := jwt.MapClaims{"sub": "victim", "exp": time.Now().Add(time.Hour).Unix()}
 	with := func(method jwt.SigningMethod, key any, header map[string]any) string {
 		token := jwt.NewWithClaims(method, claims)
-		for name, value := range header {
-			token.Header[name] = value
-		}
+		maps.Copy(token.Header, header)
 		signed, err := token.SignedString(key)
 		if err != nil {
 			t.Fatal(err)

@@ -160,7 +160,7 @@ func (s *Settings) notes() (notes []string) {
 	if s.SupabaseURL != "" {
 		tokens := "by its keys at " + s.JWTJWKSURL
 		if s.JWTJWKSURL == "" {
-			tokens = "by JWT_SECRET_KEY"
+			tokens = "by JWT_SECRET_KEY" //nolint:gosec // an address and no credential
 		}
 		notes = append(notes, "SUPABASE_URL: tokens of its users are checked "+tokens+"; sub is the account, and no role of Supabase's is an administrator's: those use an API key (`llm-gateway key create --role admin`). Its Postgres is used where DATABASE_URL names it.")
 	}

@@ -315,7 +315,7 @@ func TestPostgresTLS(t *testing.T) {
 	secure := securePostgres(t, cert, key, "-c", "ssl=on", "-c", "ssl_cert_file=../server.pem", "-c", "ssl_key_file=../server.key")
 	plain := securePostgres(t, cert, key, "-c", "ssl=off")
 	connect := func(host string, port int, mode, password string, ca *authority) error {
-		text := fmt.Sprintf("postgres://app:%s@%s:%d/postgres?sslmode=%s&sslrootcert=%s", password, host, port, mode, ca.path("ca.pem"))
+		text := fmt.Sprintf("postgres://app:%s@%s/postgres?sslmode=%s&sslrootcert=%s", password, net.JoinHostPort(host, strconv.Itoa(port)), mode, ca.path("ca.pem"))
 		s, err := load(t, "", "DATABASE_URL="+text)
 		if err != nil {
 			t.Fatal(err)
