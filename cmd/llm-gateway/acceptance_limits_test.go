@@ -168,7 +168,7 @@ func limitsOfAll(t *testing.T, storage string, n int) {
 	l := startLimited(t, storage, n, fmt.Sprintf("%s=%d", name, limit))
 	l.came(name, l.flood(func(i int) string { return tokenFor(t, fmt.Sprint("one-of-many-", i)) }, chatBody("sim-flat", "x", n == 3, "")), limit, refill)
 	for _, path := range []string{"/v1/models", "/billing/balance", "/health"} {
-		if status, text := fetch(t, l.client, l.all[0].url+path, tokenFor(t, "reader")); status != http.StatusOK {
+		if status, text := fetch(t, l.client, l.all[0].url+path, tokenFor(t, "reader")); status == http.StatusTooManyRequests || status == 0 {
 			t.Errorf("%s is limited: %d %s", path, status, text)
 		}
 	}
