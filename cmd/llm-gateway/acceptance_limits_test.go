@@ -23,7 +23,6 @@ type limited struct {
 	all     []*served
 	url     string // of the database
 	client  *http.Client
-	began   time.Time
 	storage string
 }
 
@@ -31,7 +30,7 @@ func startLimited(t *testing.T, storage string, n int, env ...string) *limited {
 	t.Helper()
 	env = append([]string{"RATE_LIMIT_STORAGE=" + storage, "BILLING_DEFAULT_BALANCE=1000", "LOG_LEVEL=ERROR"}, env...)
 	all, url := gateways(t, n, env...)
-	return &limited{t: t, all: all, url: url, client: newClient(t), began: time.Now(), storage: storage}
+	return &limited{t: t, all: all, url: url, client: newClient(t), storage: storage}
 }
 
 // flood sends requests at once, spread over the gateways, and says how many came through. Each of the others
@@ -65,22 +64,42 @@ func (l *limited) checkRefusal(r *reply) {
 	}
 }
 
-// came holds a flood's outcome against a limit: with Redis so many came through over all gateways, with memory
-// on each of them; no more than what has come back since the beginning, every so often, and what memory let
-// through where a busy Redis did not answer in time.
-func (l *limited) came(what string, got, limit int, refill time.Duration) {
+// limitTries is how often a limit is tried, until Redis has answered in time throughout.
+const limitTries = 4
+
+// exactly holds a flood's outcome against a limit: with Redis so many come through over all gateways, with memory
+// on each of them, and what came back meanwhile. On a busy machine Redis may not answer in time: then memory
+// decides, which is not what is tested here, so whoever has used nothing yet tries again. Everybody's limit is
+// used up by then, so it has one try.
+func (l *limited) exactly(what string, tries, limit int, refill time.Duration, flood func(try int) int) {
 	l.t.Helper()
 	want := limit
 	if l.storage == limitsInMemory {
 		want *= len(l.all)
 	}
-	more := int(time.Since(l.began)/refill) * want
+	for try := range tries {
+		before, began := l.fallbacks(), time.Now()
+		got, more := flood(try), 0
+		if n := l.fallbacks() - before; n > 0 {
+			l.t.Logf("%s: %d came through, of which memory was asked for %d", what, got, n)
+			if more = n; try < tries-1 {
+				continue
+			}
+		}
+		more += want * int(time.Since(began)/refill)
+		if l.t.Logf("%s: %d came through", what, got); got < want || got > want+more {
+			l.t.Errorf("%s: %d came through, not %d (and at most %d more)", what, got, want, more)
+		}
+		return
+	}
+}
+
+// fallbacks is how often memory was asked because Redis did not answer in time.
+func (l *limited) fallbacks() (n int) {
 	for _, s := range l.all {
-		more += s.metric(l.client, `rate_limit_requests_total{result="memory",scope="store"}`)
+		n += s.metric(l.client, `rate_limit_requests_total{result="memory",scope="store"}`)
 	}
-	if l.t.Logf("%s: %d came through (of %d, and at most %d more)", what, got, want, more); got < want || got > want+more {
-		l.t.Errorf("%s: %d came through, not %d (and at most %d more)", what, got, want, more)
-	}
+	return n
 }
 
 // metric reads a counter; 0 where it has not counted.
@@ -117,33 +136,36 @@ func limitsOfAccounts(t *testing.T, storage string, n int) {
 		return func(int) string { return token }
 	}
 	body := chatBody("sim-flat", "sim:tokens=5", false, `,"max_tokens":5`)
-	for _, account := range []string{"hourly", "thirsty", "keyed", "raised"} { // opens them
-		if status, text := fetch(t, l.client, l.all[0].url+"/v1/models", as(account)(0)); status != http.StatusOK {
+	set := func(account string, flags ...string) string {
+		if status, text := fetch(t, l.client, l.all[0].url+"/v1/models", as(account)(0)); status != http.StatusOK { // opens it
 			t.Fatal(status, text)
 		}
+		succeeds(t, []string{db}, append([]string{"account", "limits", account}, flags...)...)
+		return account
 	}
-	succeeds(t, []string{db}, "account", "limits", "hourly", "--requests-per-minute", "0")
-	succeeds(t, []string{db}, "account", "limits", "raised", "--requests-per-minute", "6", "--requests-per-hour", "0")
-	succeeds(t, []string{db}, "account", "limits", "thirsty", "--requests-per-minute", "0", "--requests-per-hour", "0")
-	succeeds(t, []string{db}, "account", "limits", "keyed", "--requests-per-minute", "0", "--requests-per-hour", "0")
-	key := parsed[keyOut](t, []string{db}, "key", "create", "--account", "keyed", "--requests-per-hour", "2").Key
-	l.warm(db, as("warm"), body)
-	l.came("an account's minute", l.flood(as("minute"), body), 3, 20*time.Second)
-	l.came("an account's hour", l.flood(as("hourly"), body), 4, 15*time.Minute)
-	l.came("an account's override", l.flood(as("raised"), body), 6, 10*time.Second)
-	l.came("a key's hour", l.flood(func(int) string { return key }, body), 2, 30*time.Minute)
-	thirsty := chatBody("sim-small", "sim:tokens=1000", false, `,"max_tokens":1000`)
-	l.came("an account's tokens", l.flood(as("thirsty"), thirsty), 2, 20*time.Second)
+	l.warm(as(set("warm", "--requests-per-minute", "1000", "--requests-per-hour", "1000", "--tokens-per-minute", "0")), body)
+	l.exactly("an account's minute", limitTries, 3, 20*time.Second, func(try int) int { return l.flood(as(fmt.Sprint("minute", try)), body) })
+	l.exactly("an account's hour", limitTries, 4, 15*time.Minute, func(try int) int {
+		return l.flood(as(set(fmt.Sprint("hourly", try), "--requests-per-minute", "0")), body)
+	})
+	l.exactly("an account's override", limitTries, 6, 10*time.Second, func(try int) int {
+		return l.flood(as(set(fmt.Sprint("raised", try), "--requests-per-minute", "6", "--requests-per-hour", "0")), body)
+	})
+	unlimited := []string{"--requests-per-minute", "0", "--requests-per-hour", "0"}
+	l.exactly("an account's tokens", limitTries, 2, 20*time.Second, func(try int) int {
+		return l.flood(as(set(fmt.Sprint("thirsty", try), unlimited...)), chatBody("sim-small", "sim:tokens=1000", false, `,"max_tokens":1000`))
+	})
+	set("keyed", unlimited...)
+	l.exactly("a key's hour", limitTries, 2, 30*time.Minute, func(int) int {
+		key := parsed[keyOut](t, []string{db}, "key", "create", "--account", "keyed", "--requests-per-hour", "2").Key
+		return l.flood(func(int) string { return key }, body)
+	})
 	l.settled(as("keyed")(0))
 }
 
 // warm lets every gateway open its connections and load the script, without a limit that anybody is at.
-func (l *limited) warm(db string, token func(int) string, body string) {
+func (l *limited) warm(token func(int) string, body string) {
 	l.t.Helper()
-	if status, text := fetch(l.t, l.client, l.all[0].url+"/v1/models", token(0)); status != http.StatusOK {
-		l.t.Fatal(status, text)
-	}
-	succeeds(l.t, []string{db}, "account", "limits", "warm", "--requests-per-minute", "1000", "--requests-per-hour", "1000", "--tokens-per-minute", "0")
 	if n := l.flood(token, body); n != limitFlood {
 		l.t.Errorf("%d of %d came through, without a limit that is near", n, limitFlood)
 	}
@@ -166,7 +188,9 @@ func limitsOfAll(t *testing.T, storage string, n int) {
 		name, limit, refill = "RATE_LIMIT_GLOBAL_REQUESTS_PER_HOUR", 5, 12*time.Minute
 	}
 	l := startLimited(t, storage, n, fmt.Sprintf("%s=%d", name, limit))
-	l.came(name, l.flood(func(i int) string { return tokenFor(t, fmt.Sprint("one-of-many-", i)) }, chatBody("sim-flat", "x", n == 3, "")), limit, refill)
+	l.exactly(name, 1, limit, refill, func(int) int {
+		return l.flood(func(i int) string { return tokenFor(t, fmt.Sprint("one-of-many-", i)) }, chatBody("sim-flat", "x", n == 3, ""))
+	})
 	for _, path := range []string{"/v1/models", "/billing/balance", "/health"} {
 		if status, text := fetch(t, l.client, l.all[0].url+path, tokenFor(t, "reader")); status == http.StatusTooManyRequests || status == 0 {
 			t.Errorf("%s is limited: %d %s", path, status, text)
