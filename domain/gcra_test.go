@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/big"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -93,9 +94,9 @@ func TestLimitProperties(t *testing.T) {
 			}
 			through = append(through, passed{now, quantity})
 			sum := new(big.Int)
-			for i := len(through) - 1; i >= 0; i-- { // sum <= most + most * span / period
-				sum.Add(sum, big.NewInt(through[i].quantity))
-				span := now - through[i].at
+			for _, p := range slices.Backward(through) { // sum <= most + most * span / period
+				sum.Add(sum, big.NewInt(p.quantity))
+				span := now - p.at
 				allowed := new(big.Int).Mul(big.NewInt(l.Most), big.NewInt(l.Period+span))
 				if new(big.Int).Mul(sum, big.NewInt(l.Period)).Cmp(allowed) > 0 {
 					t.Fatalf("%v came through in %d ms, of %+v", sum, span, l)

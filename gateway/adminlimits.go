@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strconv"
 
 	"github.com/gin-gonic/gin"
 	"github.com/tidwall/gjson"
@@ -103,7 +104,7 @@ func readQuota(v gjson.Result, param string) (*int64, error) {
 		return nil, nil
 	}
 	n := v.Int()
-	if v.Type != gjson.Number || fmt.Sprint(n) != v.Raw || n < 0 || n > domain.MaxQuota {
+	if v.Type != gjson.Number || strconv.FormatInt(n, 10) != v.Raw || n < 0 || n > domain.MaxQuota {
 		return nil, invalid("invalid_value", param, fmt.Sprintf("`%s` must be a whole number from 0 (no limit) to %d, or null for what everybody has.", param, domain.MaxQuota))
 	}
 	return &n, nil

@@ -39,7 +39,7 @@ type Balances interface {
 // gated says whether the gate has a say on a call. A repeat is answered whatever the balance. While the
 // ledger is away and money is held in the cache nothing can be confirmed, and the hold asks the same cache.
 func (g *Gateway) gated(k *call) bool {
-	return g.gate != nil && k.key == "" && !(g.spools() && g.outage.away())
+	return g.gate != nil && k.key == "" && (!g.spools() || !g.outage.away())
 }
 
 // refuseEarly refuses a call that its account cannot afford in any form, as the ledger would: with 402,

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -120,7 +121,7 @@ func TestKeyLimits(t *testing.T) {
 	ring := keyring{"sk-tight": {Account: "ina", KeyID: "k1", Quotas: domain.Quotas{2, 0, 0}}, "sk-loose": {Account: "ina", KeyID: "k2"}}
 	e := start(t, options{keys: ring, limits: limitsOf(t, domain.Quotas{0, 5, 0})})
 	got := ""
-	for _, key := range strings.Fields("sk-tight sk-tight sk-tight sk-loose sk-loose sk-loose sk-loose") {
+	for _, key := range slices.Concat(slices.Repeat([]string{"sk-tight"}, 3), slices.Repeat([]string{"sk-loose"}, 4)) {
 		r := e.request(http.MethodPost, "", chatPath, chatBody("sim-flat", "x", ""))
 		r.Header.Set("Authorization", "Bearer "+key)
 		a := e.do(r)

@@ -2,7 +2,6 @@ package limit_test
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"os"
 	"testing"
@@ -28,7 +27,7 @@ func BenchmarkAdmit(b *testing.B) {
 	for name, shared := range redises {
 		for what, quotas := range map[string][]domain.Quotas{"no limits": nil, "account": {own}, "account, key and all": {own, own, own}} {
 			b.Run(name+"/"+what, func(b *testing.B) {
-				l := limit.New(limit.Config{Shared: shared(), Now: time.Now, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+				l := limit.New(limit.Config{Shared: shared(), Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 				defer l.Close()
 				for b.Loop() {
 					if g := l.Admit(context.Background(), ask("alice", "k", 1, quotas...), name != "memory"); g.Refused != nil || g.Err != nil {
