@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"llm-gateway/domain"
+	"llm-gateway/gateway/limit"
 	"llm-gateway/gateway/observe/trace"
 )
 
@@ -17,6 +18,7 @@ import (
 //	enter     a slot in this process                too many at once are told to come back (inflight.go)
 //	prepare   read, check, price, bound             no money yet: errors are free
 //	admit     rate limits                           of well-formed calls only (limits.go)
+//	find      an answer that is kept (off mostly)   else the circuits: is anybody there? (responsecache.go, circuit.go)
 //	gate      a projected balance says no early     never yes, and its no is confirmed (gate.go)
 //	reserve   the most it can cost, durably         Postgres says yes or no (while it is away: spool.go)
 //	provider  called only after that
@@ -63,6 +65,11 @@ func (g *Gateway) serve(c *gin.Context, a *asking) error {
 	if k.door.counted != nil && k.foreign != nil {
 		return g.count(c, k)
 	}
+	return g.paid(c, k, admitted)
+}
+
+// paid is the part of the flow in which money moves.
+func (g *Gateway) paid(c *gin.Context, k *call, admitted *limit.Grant) error {
 	record := recordOf(c)
 	record.model, k.trace = k.model.Name, record.trace
 	kept := g.responses.find(c, k)
