@@ -134,9 +134,9 @@ func (c *Circuit) Ended(p Pass, end CallEnd, now time.Time) {
 		return
 	}
 	c.probes = slices.DeleteFunc(c.probes, func(one probe) bool { return one.id == p.probe })
-	switch {
-	case end == EndedUnknown:
-	case end == EndedWell:
+	switch end {
+	case EndedUnknown:
+	case EndedWell:
 		c.failures = 0
 		if c.state != CircuitClosed {
 			c.enter(CircuitClosed)

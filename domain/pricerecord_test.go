@@ -210,7 +210,7 @@ func TestRepriced(t *testing.T) {
 			t.Errorf("%s: %s, of %v", c.name, got, prices)
 		}
 		for _, list := range []string{c.charged, c.not} {
-			for _, at := range strings.Fields(list) {
+			for at := range strings.FieldsSeq(list) {
 				_, v, err := recorded.Lookup("m", day(at))
 				if err != nil {
 					t.Fatal(err)

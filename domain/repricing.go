@@ -27,8 +27,9 @@ func (r *PriceRecord) Repriced(next *PriceBook) (out []Repricing) {
 	}
 	seen := map[Dated]bool{}
 	for _, c := range r.cost.changes(is) {
-		m, from := next.exactly(c.Model), time.Time{}
-		if from, _ = ParseStart(c.EffectiveFrom); m == nil || !models[c.Model] || seen[Dated{c.Model, from}] {
+		m := next.exactly(c.Model)
+		from, _ := ParseStart(c.EffectiveFrom) //nolint:errcheck // it is a version's own
+		if m == nil || !models[c.Model] || seen[Dated{c.Model, from}] {
 			continue
 		}
 		seen[Dated{c.Model, from}] = true

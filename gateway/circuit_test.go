@@ -104,7 +104,7 @@ func TestCircuitOfAModel(t *testing.T) {
 		if got := w.circuits(); got != "" {
 			t.Error(got)
 		}
-		if n := strings.Count(w.logs.String(), `"a circuit is `); n != 5 { // open, half open, open, half open, closed
+		if n := strings.Count(w.logs.String(), `"a circuit is `); n != 5 { // it opened twice, was half open twice, and closed
 			t.Errorf("%d changes were logged:\n%s", n, w.logs)
 		}
 	}

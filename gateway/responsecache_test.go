@@ -202,7 +202,7 @@ func TestSpoiltCache(t *testing.T) {
 		func(_ string, v []byte) []byte { return v[:len(v)/2] },
 		func(_ string, v []byte) []byte { return append(v, ' ') },
 	}
-	for i := range len(entry) {
+	for i := range entry {
 		if i < 40 || i%17 == 0 {
 			spoil = append(spoil, func(_ string, v []byte) []byte { v[min(i, len(v)-1)] ^= 1; return v })
 		}

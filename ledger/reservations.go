@@ -12,7 +12,7 @@ import (
 
 // beginReservations keeps the look to the index of what is open, which has the order of owners, however old the
 // planner's statistics are: what was settled is not read, and there may be very much of it.
-const beginReservations = `begin isolation level repeatable read read only; set local statement_timeout = '2s';
+const beginReservations = `begin isolation level repeatable read, read only; set local statement_timeout = '2s';
 	set local enable_seqscan = off; set local enable_bitmapscan = off; set local enable_sort = off`
 
 // selectReservations finds the oldest by its event: in a shard the one that was reserved first.

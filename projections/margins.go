@@ -24,6 +24,7 @@ const byAmount = `x.amount DESC, x.name COLLATE "C"`
 // marginsSQL is the question about one group: of shard $1 or all (-1), account $2 or all (”), from $3 to $4,
 // $5 rows. The first row is the total, which there always is.
 func marginsSQL(g [3]string) string {
+	//nolint:unqueryvet // x has just what is named below
 	return `SELECT r.behind, r.as_of, x.* FROM
 		(SELECT sum(greatest(0, h.last_seq - coalesce(p.seq, 0)))::bigint AS behind,
 			min(coalesce(p.occurred_at, 'epoch')) FILTER (WHERE h.last_seq > coalesce(p.seq, 0)) AS as_of

@@ -27,21 +27,9 @@ func TestCacheThroughBinary(t *testing.T) {
 			f := startFailing(t, 3, env...)
 			for i, stream := range []bool{false, true} {
 				marker := fmt.Sprintf("%s;n=%s%d", []string{openAIOne, "cas:oas-chat-usage-1"}[i], store, i)
-				first := f.want(0, "steady", marker, stream, http.StatusOK, "")
-				got := 0
-				for g := range f.all {
-					again := f.want(g, "steady", marker, stream, http.StatusOK, "")
-					if again.header.Get("x-cache") != "hit" {
-						continue
-					}
-					got++
-					cost, full := domain.MustAmount(again.cost), domain.MustAmount(first.cost)
-					if !again.complete || again.answer != first.answer || again.request == first.request || !cost.Times(10).Equal(full) || full.Sign() <= 0 {
-						t.Errorf("gateway %d: %v for %s, at first %v for %s", g, &again, again.cost, &first, first.cost)
-					}
-				}
-				if got != hits || f.calls(fmt.Sprint(store, i)) != 4-hits {
-					t.Errorf("stream %t: %d hits, %d calls", stream, got, f.calls(fmt.Sprint(store, i)))
+				f.hitsOf(marker, stream, hits)
+				if calls := f.calls(fmt.Sprint(store, i)); calls != 4-hits {
+					t.Errorf("stream %t: %d calls", stream, calls)
 				}
 			}
 			other := *f
@@ -55,5 +43,25 @@ func TestCacheThroughBinary(t *testing.T) {
 			}
 			verified(t, "DATABASE_URL="+f.dbURL)
 		})
+	}
+}
+
+// hitsOf asks once, and then every gateway again: that many have the answer, the same one, for a tenth.
+func (f *failing) hitsOf(marker string, stream bool, hits int) {
+	f.t.Helper()
+	first, got := f.want(0, "steady", marker, stream, http.StatusOK, ""), 0
+	for g := range f.all {
+		again := f.want(g, "steady", marker, stream, http.StatusOK, "")
+		if again.header.Get("x-cache") != "hit" {
+			continue
+		}
+		got++
+		cost, full := domain.MustAmount(again.cost), domain.MustAmount(first.cost)
+		if !again.complete || again.answer != first.answer || again.request == first.request || !cost.Times(10).Equal(full) || full.Sign() <= 0 {
+			f.t.Errorf("gateway %d: %v for %s, at first %v for %s", g, &again, again.cost, &first, first.cost)
+		}
+	}
+	if got != hits {
+		f.t.Errorf("stream %t: %d hits", stream, got)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -86,7 +87,7 @@ func TestPricesChangeUnderLoad(t *testing.T) {
 	book, sell := writeFile(t, filepath.Join(dir, "prices.yaml"), pricedBook()), writeFile(t, filepath.Join(dir, "sell.yaml"), `{markup: "5"}`)
 	files := []string{"PRICE_BOOK=" + book, "SELL_BOOK=" + sell}
 	all, url := gateways(t, 2, files...)
-	env := append(files, "DATABASE_URL="+url)
+	env := slices.Concat(files, []string{"DATABASE_URL=" + url})
 	recorded(t, env, 2) // each book's one version, once for both gateways
 	load := loadPriced(t, all)
 	first := begin()
@@ -248,7 +249,7 @@ func TestPricesDatedBackwards(t *testing.T) {
 	recorded(t, env, 4)
 	s.kill()
 	s.await(endLimit)
-	s = startServe(t, env...)
+	startServe(t, env...)
 	changes := recorded(t, env, 4)
 	for i, want := range []bool{true, true, false, true} {
 		if added := changes[i].To != "" && changes[i].From == ""; added != want || changes[i].Model != pricedModel {

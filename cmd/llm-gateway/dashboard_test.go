@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -202,7 +201,7 @@ func checkPanel(t *testing.T, p *grafanaPanel) {
 	refs := map[string]bool{}
 	for _, target := range p.Targets {
 		if refs[target.RefID] || target.RefID == "" || target.Expr == "" || target.LegendFormat == "" || target.Datasource.UID != dataSource {
-			t.Error(fmt.Sprintf("%q: %+v", p.Title, target))
+			t.Errorf("%q: %+v", p.Title, target)
 		}
 		refs[target.RefID] = true
 	}

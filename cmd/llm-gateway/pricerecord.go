@@ -99,7 +99,7 @@ func refuseBackdated(ctx context.Context, l priceLedger, prices []domain.Reprici
 		return fmt.Errorf("it cannot be known whether the price of %s is dated backwards into charged time: %w", prices[0].String(), err)
 	case found != nil:
 		return fmt.Errorf("the price of %s is dated backwards into charged time: %s charged at %s by %s",
-			found.Repricing.String(), found.Position, found.OccurredAt.Format(time.RFC3339), found.By)
+			found.String(), found.Position, found.OccurredAt.Format(time.RFC3339), found.By)
 	}
 	return nil
 }

@@ -119,7 +119,7 @@ type Settlement struct {
 
 // Settled counts a billed request: its tokens, what was charged for them and what they cost.
 func (m *Metrics) Settled(s Settlement) {
-	model, provider := m.models.of(s.Model), m.parties.providers.of(s.Provider)
+	model, provider := m.models.of(s.Model), m.providers.of(s.Provider)
 	m.tokens.WithLabelValues(model, "input").Add(float64(s.Input))
 	m.tokens.WithLabelValues(model, "output").Add(float64(s.Output))
 	m.charges.WithLabelValues(model, provider).Add(max(0, float(s.Charge)))

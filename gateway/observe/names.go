@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -58,10 +59,8 @@ func isCode(text string) bool {
 
 // oneOf is the name if it is one of these, else Other.
 func oneOf(name string, these ...string) string {
-	for _, known := range these {
-		if name == known {
-			return name
-		}
+	if slices.Contains(these, name) {
+		return name
 	}
 	return Other
 }
