@@ -149,6 +149,16 @@ func (q Quotas) Adjust(levels Levels, now int64, by Quantities) (out Levels) {
 	return out
 }
 
+// AtLeast makes levels hold no less than others do, by window; both are as of the same time.
+func (q Quotas) AtLeast(levels, others Levels) Levels {
+	for i := range q {
+		if l, limited := q.Limit(Window(i)); limited {
+			levels[i].Used = max(levels[i].Used, min(others[i].Used, maxDebt*l.capacity()))
+		}
+	}
+	return levels
+}
+
 // RateScope is whose limit it is.
 type RateScope int
 
@@ -191,9 +201,21 @@ type RateAdjustment struct {
 	All Quantities // for everybody
 }
 
-// Nothing says that it changes nothing.
+// Nothing says that it would change no bucket: tokens alone change nothing where they are not limited. Then no
+// store looks at its buckets, and none brings them to now.
 func (a *RateAdjustment) Nothing() bool {
-	return (!a.Ask.Own() || a.Own == Quantities{}) && (a.Ask.Quotas[RateAll].None() || a.All == Quantities{})
+	for i, q := range a.Ask.Quotas {
+		by := a.Own
+		if RateScope(i) == RateAll {
+			by = a.All
+		}
+		for w := range q {
+			if q[w] > 0 && by[w] != 0 {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // Admission is what a cache answers a request in one round trip: a projected balance (Known: there is one),

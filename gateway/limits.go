@@ -19,8 +19,9 @@ import (
 
 const (
 	// admitTime bounds the wait for limits that are shared, and the balance that comes with them. Beyond it this
-	// process's memory decides.
-	admitTime = 100 * time.Millisecond
+	// process's memory decides. It is longer than gateTime: the ledger makes up for a balance that is missing, and
+	// nothing does for a limit that each gateway counts for itself.
+	admitTime = 250 * time.Millisecond
 	// bytesPerToken is about how many bytes of text a token is.
 	bytesPerToken = 4
 	// guessedImage is what an image is taken for, in tokens, at a provider that tells no bound.

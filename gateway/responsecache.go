@@ -43,8 +43,9 @@ type Caching struct {
 }
 
 const (
-	// cacheTime bounds one look into the cache, cacheRest how long it is left alone after a failure.
-	cacheTime = 100 * time.Millisecond
+	// cacheTime bounds one look into the cache (as long as admitTime: one that is given up stops the limits, too),
+	// cacheRest how long it is left alone after a failure.
+	cacheTime = 250 * time.Millisecond
 	cacheRest = time.Second
 	// maxCachedAsk bounds the body of a request that is looked for, in bytes.
 	maxCachedAsk = 1 << 20

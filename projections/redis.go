@@ -14,12 +14,13 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// The bounds of talking to Redis. It stands before the gate to make refusals cheap, and must never
-// make the gate slow: what it does not answer at once, Postgres answers.
+// The bounds of talking to Redis. It must never make a request slow: what it does not answer at once, Postgres
+// answers, or this process's memory. Callers have deadlines of their own, of which these are the longest that
+// any request has (for its rate limits): a Redis that is merely slow is not one that is away.
 const (
 	redisDialTime = 200 * time.Millisecond // one try to connect, its TLS included
-	redisIOTime   = 100 * time.Millisecond // sending a command, and again until its answer
-	redisPoolTime = 100 * time.Millisecond // until a connection is free
+	redisIOTime   = 250 * time.Millisecond // sending a command, and again until its answer
+	redisPoolTime = 250 * time.Millisecond // until a connection is free
 	redisIdleTime = 5 * time.Minute        // what firewalls tend to forget after that
 	redisConns    = 32                     // to each server
 	redisDials    = 1                      // tries to connect; go-redis would make 5

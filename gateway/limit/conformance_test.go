@@ -290,9 +290,10 @@ func TestSameAsDomain(t *testing.T) {
 				now += later
 				quantity := rapid.OneOf(rapid.Int64Range(0, 30), rapid.Int64Range(-1<<40, 1<<40)).Draw(t, "tokens")
 				if rapid.Bool().Draw(t, "adjusts") {
-					by := domain.Quantities{domain.TokensMinute: quantity}
-					s.adjust(t, domain.RateAdjustment{Ask: ask(account, "", 0, q), Own: by})
-					model = q.Adjust(model, now, by)
+					a := domain.RateAdjustment{Ask: ask(account, "", 0, q), Own: domain.Quantities{domain.TokensMinute: quantity}}
+					if s.adjust(t, a); !a.Nothing() {
+						model = q.Adjust(model, now, a.Own)
+					}
 					continue
 				}
 				a := ask(account, "", quantity, q)

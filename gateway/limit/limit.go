@@ -10,8 +10,9 @@
 //   - A call that one limit refuses takes nothing of the others. An account's and its key's limits are taken in
 //     one step; everybody's is in another slot of a cluster, and is given back where the account's refuses.
 //   - Where Redis does not answer in time, memory decides, for that call. It knows what this process has let
-//     through, so that it goes on from there, and does not begin anew. Redis is not told of it afterwards: an
-//     outage lets through at most one limit more for each gateway.
+//     through, and what Redis said last that all have, so that it goes on from there, and does not begin anew:
+//     a slow answer does not multiply a limit that is used up. Redis is not told of it afterwards: an outage
+//     lets through at most one limit more for each gateway.
 //   - Giving back waits for nothing: it has a queue with a bound, and a lost one makes a limit stricter until
 //     it has drained, or where more was used than taken, laxer by that.
 //   - Nothing here lets a call pass that its account cannot pay for: money is the ledger's.
@@ -140,8 +141,7 @@ func (l *Limiter) Admit(ctx context.Context, a domain.RateAsk, balance bool) *Gr
 // decide says what came of it, and gives back what one limit took where another refuses.
 func (l *Limiter) decide(g *Grant, own, all bool) {
 	switch {
-	case own && all:
-		l.remember(g)
+	case own && all: // it is taken
 	case own:
 		g.Levels[domain.RateAccount] = g.without(domain.RateAccount)
 		g.Levels[domain.RateKey] = g.without(domain.RateKey)
@@ -150,6 +150,7 @@ func (l *Limiter) decide(g *Grant, own, all bool) {
 		g.Levels[domain.RateAll] = g.without(domain.RateAll)
 		l.undo(g, domain.RateAdjustment{Ask: g.Ask, All: g.Ask.Want.Negative()})
 	}
+	l.remember(g, own && all)
 	for i, q := range g.Ask.Quotas {
 		scope := domain.RateScope(i)
 		if q.None() {
@@ -193,25 +194,30 @@ func (l *Limiter) Settle(g *Grant, tokens int64) {
 	var by domain.Quantities
 	by[domain.TokensMinute] = domain.OneRequest(tokens)[domain.TokensMinute] - g.Ask.Want[domain.TokensMinute]
 	a := domain.RateAdjustment{Ask: g.Ask, Own: by, All: by}
-	if changes(&a) {
+	if !a.Nothing() {
 		l.memory.Adjust(&a, l.milli())
 	}
 	_, there := split(g, a)
 	l.giveBack(there)
 }
 
-// remember keeps in memory, too, what the shared store has let through.
-func (l *Limiter) remember(g *Grant) {
-	_, there := split(g, domain.RateAdjustment{Ask: g.Ask, Own: g.Ask.Want, All: g.Ask.Want})
-	if changes(&there) {
-		l.memory.Adjust(&there, l.milli())
+// remember keeps in memory, too, what the shared store has let through here, and what it says that all gateways
+// have: from there memory goes on where the store does not answer.
+func (l *Limiter) remember(g *Grant, admitted bool) {
+	if !g.ownThere && !g.allThere {
+		return
 	}
+	a := domain.RateAdjustment{Ask: g.Ask}
+	if admitted {
+		_, a = split(g, domain.RateAdjustment{Ask: g.Ask, Own: g.Ask.Want, All: g.Ask.Want})
+	}
+	l.memory.learn(&a, g, l.milli())
 }
 
 // undo gives back what a refused request has taken, where it was taken.
 func (l *Limiter) undo(g *Grant, a domain.RateAdjustment) {
 	here, there := split(g, a)
-	if changes(&here) {
+	if !here.Nothing() {
 		l.memory.Adjust(&here, l.milli())
 	}
 	l.giveBack(there)
@@ -235,7 +241,7 @@ func split(g *Grant, a domain.RateAdjustment) (here, there domain.RateAdjustment
 
 // giveBack tells the shared store, soon.
 func (l *Limiter) giveBack(a domain.RateAdjustment) {
-	if !changes(&a) {
+	if a.Nothing() {
 		return
 	}
 	select {
@@ -243,23 +249,6 @@ func (l *Limiter) giveBack(a domain.RateAdjustment) {
 	default:
 		l.count("return", "dropped")
 	}
-}
-
-// changes says whether an adjustment would change a bucket: tokens alone change nothing where they are not
-// limited.
-func changes(a *domain.RateAdjustment) bool {
-	for i, q := range a.Ask.Quotas {
-		by := a.Own
-		if domain.RateScope(i) == domain.RateAll {
-			by = a.All
-		}
-		for w := range q {
-			if q[w] > 0 && by[w] != 0 {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // run gives back, until Close.

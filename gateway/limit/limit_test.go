@@ -132,6 +132,30 @@ func TestSharedAway(t *testing.T) {
 	})
 }
 
+// TestKnowsOthers: where the shared store does not answer, memory goes on from what it said last of all gateways'
+// use, not only from what this process let through; whether it admitted then or refused.
+func TestKnowsOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here := watch(t)
+		for name, c := range map[string]struct{ others, own, left int }{"admitted": {6, 1, 3}, "refused": {10, 0, 0}, "not asked": {10, -1, 10}} {
+			a := ask(name, "k", 0, hourly(50), hourly(10), hourly(1000))
+			here.shared.set(nil, nil)
+			for range c.others {
+				here.shared.memory.TakeOwn(&a, time.Now().UnixMilli())
+			}
+			if c.own >= 0 {
+				if n := here.through(1, a); n != c.own {
+					t.Errorf("%s: %d came through while it was there", name, n)
+				}
+			}
+			here.shared.set(errAway, errAway)
+			if n := here.through(20, a); n != c.left {
+				t.Errorf("%s: %d came through after that, not %d", name, n, c.left)
+			}
+		}
+	})
+}
+
 // TestHalfAway: everybody's limit may be on a server that is away, alone, and the other way round.
 func TestHalfAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -69,12 +69,32 @@ func (m *Memory) TakeAll(a *domain.RateAsk, now int64) (t domain.RateTaken) {
 
 // Adjust changes what a request has taken.
 func (m *Memory) Adjust(a *domain.RateAdjustment, now int64) {
+	if a.Nothing() {
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, h := range own(&a.Ask) {
 		m.keep(h, a.Ask.Quotas[h.scope].Adjust(m.levels(h), now, a.Own))
 	}
 	m.all = a.Ask.Quotas[domain.RateAll].Adjust(m.all, now, a.All)
+}
+
+// learn puts in what a request took of a store that all gateways share, and makes the buckets hold no less than
+// they do there. It is strict: where answers overtake each other, or others give back, memory may hold more than
+// the store does, until it has drained.
+func (m *Memory) learn(a *domain.RateAdjustment, g *Grant, now int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if g.ownThere {
+		for _, h := range own(&a.Ask) {
+			q := a.Ask.Quotas[h.scope]
+			m.keep(h, q.AtLeast(q.Adjust(m.levels(h), now, a.Own), g.Levels[h.scope]))
+		}
+	}
+	if q := a.Ask.Quotas[domain.RateAll]; g.allThere {
+		m.all = q.AtLeast(q.Adjust(m.all, now, a.All), g.Levels[domain.RateAll])
+	}
 }
 
 // own lists who has limits of their own.
