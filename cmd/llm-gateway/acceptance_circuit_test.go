@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,15 +15,19 @@ import (
 )
 
 // circuitFile is an UPSTREAMS file: `down`, where nobody listens, with two models and one that has a fallback;
-// `mute`, which never answers a TLS handshake; and `acme`, the replaying server.
-func circuitFile(down, mute, replay string) string {
+// `mute`, which never answers a TLS handshake; and `acme`, the replaying server, with `steady` and others.
+func circuitFile(down, mute, replay string, others ...string) string {
 	model := func(name, price string) string {
 		return "      - {model: " + name + ", context: 128000, max_output: 4096, prices: {input: \"" + price + "\", output: \"" + price + "\"}}\n"
+	}
+	more := ""
+	for _, name := range others {
+		more += model(name, "2")
 	}
 	return "upstreams:\n" +
 		"  - name: down\n    base_url: " + down + "/v1\n    models:\n" + model("fickle", "1") + model("fickle-too", "1") + model("backed", "1") +
 		"  - name: mute\n    base_url: " + mute + "/v1\n    timeouts: {connect: 300ms}\n    models:\n" + model("silent", "1") +
-		"  - name: acme\n    base_url: " + replay + "/v1\n    api_key: k-openai\n    models:\n" + model("steady", "2") + model("other", "2") +
+		"  - name: acme\n    base_url: " + replay + "/v1\n    api_key: k-openai\n    models:\n" + model("steady", "2") + more +
 		"fallbacks:\n  backed: [steady]\n  silent: [steady]\n  claude-haiku-4-5-20251001: [steady]\n"
 }
 
@@ -30,6 +35,9 @@ func circuitFile(down, mute, replay string) string {
 type failing struct {
 	t      *testing.T
 	all    []*served
+	file   string // UPSTREAMS
+	down   string // where nobody listens
+	mute   string // who never answers
 	dbURL  string
 	replay string
 	client *http.Client
@@ -42,9 +50,9 @@ func startFailing(t *testing.T, n int, env ...string) *failing {
 	f := &failing{t: t, replay: startReplay(t, "--auth", "k"), client: newClient(t), token: tokenFor(t, "fred")}
 	closed, mute := listenLocal(t), listenLocal(t)
 	closed.Close() //nolint:errcheck // nobody is to listen there
-	file := filepath.Join(t.TempDir(), "upstreams.yaml")
-	writeFile(t, file, circuitFile("http://"+closed.Addr().String(), "https://"+mute.Addr().String(), f.replay))
-	f.all, f.dbURL = gateways(t, n, append([]string{"UPSTREAMS=" + file, "ANTHROPIC_BASE_URL=" + f.replay, "ANTHROPIC_API_KEY=k-anthropic", "BILLING_DEFAULT_BALANCE=1000",
+	f.file, f.down, f.mute = filepath.Join(t.TempDir(), "upstreams.yaml"), "http://"+closed.Addr().String(), "https://"+mute.Addr().String()
+	writeFile(t, f.file, circuitFile(f.down, f.mute, f.replay, "other"))
+	f.all, f.dbURL = gateways(t, n, append([]string{"UPSTREAMS=" + f.file, "ANTHROPIC_BASE_URL=" + f.replay, "ANTHROPIC_API_KEY=k-anthropic", "BILLING_DEFAULT_BALANCE=1000",
 		"LOG_LEVEL=ERROR"}, env...)...)
 	return f
 }
@@ -200,16 +208,53 @@ func (f *failing) slowedDown(g int) {
 	f.want(g, "steady", openAIOne, false, http.StatusOK, "")
 }
 
+// TestCircuitsReload: SIGHUP keeps the circuits of what stays in the catalog, and forgets those of what has gone.
+func TestCircuitsReload(t *testing.T) {
+	t.Parallel()
+	f := startFailing(t, 1, "RETRY_ENABLED=false", "CIRCUIT_BREAKER_FAILURE_THRESHOLD=1", "CIRCUIT_BREAKER_RECOVERY_TIMEOUT=3600")
+	f.want(0, "other", openAIOne+";n=reload;fault=500", false, http.StatusBadGateway, "upstream_error")
+	f.reload("newcomer", "other", "newcomer")
+	f.want(0, "other", openAIOne+";n=reload", false, http.StatusServiceUnavailable, "circuit_open")
+	if got := f.state(0, "acme", "other"); got != "open" || f.calls("reload") != 1 {
+		t.Errorf("after a reload it is %q, and was called %d times", got, f.calls("reload"))
+	}
+	f.reload("another", "newcomer", "another")
+	if got := f.state(0, "acme", "other"); got != "" {
+		t.Errorf("it is not in the catalog, and is %q", got)
+	}
+	f.reload("third", "other", "third")
+	f.want(0, "other", openAIOne+";n=reload", false, http.StatusOK, "")
+}
+
+// reload puts other models into the file, and waits until one of them can be called.
+func (f *failing) reload(there string, models ...string) {
+	f.t.Helper()
+	writeFile(f.t, f.file, circuitFile(f.down, f.mute, f.replay, models...))
+	if err := f.all[0].cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		f.t.Fatal(err)
+	}
+	eventually(f.t, readyLimit, "the new file", func() bool { return f.ask(0, there, openAIOne, false).status == http.StatusOK })
+}
+
 // TestTimeoutsThroughBinary: each time-out, what a client is told, what is charged, and whether it is tried
 // again: no connection at the same provider, no answer only at another.
 func TestTimeoutsThroughBinary(t *testing.T) {
 	t.Parallel()
-	f := startFailing(t, 1, "RETRY_BASE_DELAY=0.01", "UPSTREAM_FIRST_BYTE_TIMEOUT=1500ms", "UPSTREAM_IDLE_TIMEOUT=1500ms", "UPSTREAM_TIMEOUT=4s")
+	for _, n := range []int{1, 3} {
+		t.Run(fmt.Sprintf("%d gateways", n), func(t *testing.T) {
+			t.Parallel()
+			timeouts(t, n)
+		})
+	}
+}
+
+func timeouts(t *testing.T, n int) {
+	f := startFailing(t, n, "RETRY_BASE_DELAY=0.01", "UPSTREAM_FIRST_BYTE_TIMEOUT=1500ms", "UPSTREAM_IDLE_TIMEOUT=1500ms", "UPSTREAM_TIMEOUT=4s")
 	hung := f.want(0, claude, claudeOne+";n=hang;fault=hang", false, http.StatusGatewayTimeout, "upstream_timeout")
-	backed := f.want(0, "claude-haiku-4-5-20251001", openAIOne+";n=hang-once;fault=hang;times=1", false, http.StatusOK, "")
-	silent := f.want(0, "silent", openAIOne+";n=silent", false, http.StatusOK, "")
+	backed := f.want(1%n, "claude-haiku-4-5-20251001", openAIOne+";n=hang-once;fault=hang;times=1", false, http.StatusOK, "")
+	silent := f.want(2%n, "silent", openAIOne+";n=silent", false, http.StatusOK, "")
 	stalled := f.ask(0, "steady", "cas:oas-chat-usage-1;n=stall;fault=stall@4", true)
-	total := f.ask(0, "steady", "cas:oas-chat-usage-1;n=total;d=700", true)
+	total := f.ask(1%n, "steady", "cas:oas-chat-usage-1;n=total;d=700", true)
 	a := auditLedger(t, f.dbURL)
 	if l := a.lives[hung.request]; l == nil || l.commits != 0 || l.reason != "provider_error" {
 		t.Errorf("no first byte: %+v", l)
@@ -239,20 +284,27 @@ func TestTimeoutsThroughBinary(t *testing.T) {
 }
 
 // TestRetryBudgetThroughBinary: in an outage a provider gets a fifth more calls, and one a second, not three
-// times as many.
+// times as many. Each gateway has a budget of its own, for the calls that it makes.
 func TestRetryBudgetThroughBinary(t *testing.T) {
 	t.Parallel()
-	f := startFailing(t, 1, "RETRY_BASE_DELAY=0", "CIRCUIT_BREAKER_ENABLED=false")
-	const requests = 30
-	began := time.Now()
-	for range requests {
-		f.want(0, claude, claudeOne+";n=budget;fault=503", false, http.StatusBadGateway, "upstream_error")
-	}
-	most := 10 + requests/5 + int(time.Since(began).Seconds())
-	if retries := f.calls("budget") - requests; retries < 10 || retries > most {
-		t.Errorf("%d retries of %d requests in %s; want at most %d", retries, requests, time.Since(began), most)
-	}
-	if _, text := fetch(t, f.client, f.all[0].url+"/health/circuit-breakers", ""); gjson.Get(text, "enabled").Bool() {
-		t.Errorf("circuits: %s", text)
+	for _, n := range []int{1, 3} {
+		t.Run(fmt.Sprintf("%d gateways", n), func(t *testing.T) {
+			t.Parallel()
+			f := startFailing(t, n, "RETRY_BASE_DELAY=0", "CIRCUIT_BREAKER_ENABLED=false")
+			const requests = 30 // of each gateway
+			began := time.Now()
+			for i := range n * requests {
+				f.want(i%n, claude, claudeOne+fmt.Sprintf(";n=budget%d;fault=503", i%n), false, http.StatusBadGateway, "upstream_error")
+			}
+			most := 10 + requests/5 + int(time.Since(began).Seconds())
+			for g := range f.all {
+				if retries := f.calls(fmt.Sprint("budget", g)) - requests; retries < 10 || retries > most {
+					t.Errorf("gateway %d: %d retries of %d requests in %s; want at most %d", g, retries, requests, time.Since(began), most)
+				}
+				if _, text := fetch(t, f.client, f.all[g].url+"/health/circuit-breakers", ""); gjson.Get(text, "enabled").Bool() {
+					t.Errorf("circuits: %s", text)
+				}
+			}
+		})
 	}
 }

@@ -23,20 +23,31 @@ const (
 // have ended their slots are free, also those of clients that went away.
 func TestStreamFlood(t *testing.T) {
 	t.Parallel()
+	for _, n := range []int{1, 3} {
+		t.Run(fmt.Sprintf("%d gateways", n), func(t *testing.T) {
+			t.Parallel()
+			streamFlood(t, n)
+		})
+	}
+}
+
+// streamFlood floods n gateways evenly. Each has slots of its own.
+func streamFlood(t *testing.T, n int) {
+	ours, others := n*floodAccount, n*(floodSlots-floodAccount) // slots: of the account at its bound, and beside it
 	p := newSlowProvider(t, 1)
-	all, url := gateways(t, 1, "OPENAI_BASE_URL="+p.URL, "OPENAI_API_KEY=upstream-key", "BILLING_DEFAULT_BALANCE="+loadBalance, "RATE_LIMIT_STORAGE=memory",
+	all, url := gateways(t, n, "OPENAI_BASE_URL="+p.URL, "OPENAI_API_KEY=upstream-key", "BILLING_DEFAULT_BALANCE="+loadBalance, "RATE_LIMIT_STORAGE=memory",
 		fmt.Sprint("MAX_IN_FLIGHT=", floodSlots), fmt.Sprint("MAX_IN_FLIGHT_PER_ACCOUNT=", floodAccount), "IN_FLIGHT_WAIT="+floodWait.String())
-	s, client := all[0], newClient(t)
-	stream := func(ctx context.Context, account string) reply {
-		return chat(ctx, client, s.url, tokenFor(t, account), chatBody(loadModel, "slowly", true, `,"max_completion_tokens":100`))
+	client := newClient(t)
+	stream := func(ctx context.Context, g int, account string) reply {
+		return chat(ctx, client, all[g%n].url, tokenFor(t, account), chatBody(loadModel, "slowly", true, `,"max_completion_tokens":100`))
 	}
 	ctx, leave := context.WithCancel(t.Context())
 	var mu sync.Mutex
 	var ended sync.WaitGroup
 	var replies []reply
-	send := func(ctx context.Context, account string) {
+	send := func(ctx context.Context, g int, account string) {
 		ended.Go(func() {
-			r := stream(ctx, account)
+			r := stream(ctx, g, account)
 			mu.Lock()
 			defer mu.Unlock()
 			replies = append(replies, r)
@@ -54,37 +65,41 @@ func TestStreamFlood(t *testing.T) {
 		}
 		return n
 	}
-	for range 2 * floodAccount {
-		send(ctx, "greedy")
+	for i := range 2 * ours {
+		send(ctx, i, "greedy")
 	}
-	eventually(t, settleLimit, "the account's own bound refuses", func() bool { return refused() == floodAccount && p.calls.Load() == floodAccount })
+	eventually(t, settleLimit, "the account's own bound refuses", func() bool { return refused() == ours && p.calls.Load() == int64(ours) })
 	for i := range floodStreams {
-		send(t.Context(), fmt.Sprint("many", i))
+		send(t.Context(), i, fmt.Sprint("many", i))
 	}
 	eventually(t, settleLimit, "all that there is no slot for are refused", func() bool {
-		return refused() == floodAccount+floodStreams-(floodSlots-floodAccount)
+		return refused() == ours+floodStreams-others
 	})
-	if n := p.calls.Load(); n != floodSlots {
-		t.Errorf("%d streams are under way, with %d slots", n, floodSlots)
+	if calls := p.calls.Load(); calls != int64(ours+others) {
+		t.Errorf("%d streams are under way, with %d slots", calls, ours+others)
 	}
-	for _, path := range []string{"/health", "/v1/models", "/billing/balance"} {
-		if status, text := fetch(t, client, s.url+path, tokenFor(t, "many1")); status != http.StatusOK {
+	for i, path := range []string{"/health", "/v1/models", "/billing/balance"} {
+		if status, text := fetch(t, client, all[i%n].url+path, tokenFor(t, "many1")); status != http.StatusOK {
 			t.Errorf("%s in the flood: %d %s", path, status, text)
 		}
 	}
 	leave()
-	for i := range floodAccount {
-		send(t.Context(), fmt.Sprint("late", i))
+	for i := range ours {
+		send(t.Context(), i, fmt.Sprint("late", i))
 	}
-	eventually(t, settleLimit, "the slots of those who went are taken", func() bool { return p.calls.Load() == floodSlots+floodAccount })
+	eventually(t, settleLimit, "the slots of those who went are taken", func() bool { return p.calls.Load() == int64(ours+others+ours) })
 	close(p.finish)
 	ended.Wait()
-	if r := stream(t.Context(), "after"); r.status != http.StatusOK || !r.complete {
-		t.Errorf("after the flood: %v", &r)
+	counted := 0
+	for g, s := range all {
+		if r := stream(t.Context(), g, "after"); r.status != http.StatusOK || !r.complete {
+			t.Errorf("gateway %d after the flood: %v", g, &r)
+		}
+		counted += s.metric(client, `rate_limit_requests_total{result="refused",scope="in_flight"}`)
+		s.stop()
 	}
-	if n := s.metric(client, `rate_limit_requests_total{result="refused",scope="in_flight"}`); n != floodAccount+floodStreams-(floodSlots-floodAccount) {
-		t.Errorf("%d refusals are counted", n)
+	if counted != ours+floodStreams-others {
+		t.Errorf("%d refusals are counted", counted)
 	}
-	s.stop()
 	verified(t, "DATABASE_URL="+url)
 }
