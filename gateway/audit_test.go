@@ -3,10 +3,13 @@ package gateway_test
 import (
 	"context"
 	"math/big"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"llm-gateway/domain"
 	"llm-gateway/gateway"
@@ -139,12 +142,10 @@ func (e *env) audit() {
 	for name := range e.asked.accounts {
 		e.auditAccount(name)
 	}
-	logs := e.logs.String()
-	for _, secret := range e.secrets {
-		if strings.Contains(logs, secret) {
-			e.t.Errorf("a credential is in the logs")
-			break
-		}
+	metrics := httptest.NewRecorder()
+	promhttp.HandlerFor(e.metrics.Registry, promhttp.HandlerOpts{}).ServeHTTP(metrics, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	for _, leak := range append(e.scan.Written(e.logs.String()), e.scan.Written(metrics.Body.String())...) {
+		e.t.Errorf("the log or the metrics tell %s", leak)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"llm-gateway/cmd/llm-gateway/pricebook"
 	"llm-gateway/domain"
 	"llm-gateway/gateway"
+	"llm-gateway/gateway/leaktest"
 	"llm-gateway/gateway/observe"
 	"llm-gateway/gateway/observe/trace"
 	"llm-gateway/gateway/provider"
@@ -74,28 +75,29 @@ type options struct {
 
 // env is a gateway under test, over a ledger in memory.
 type env struct {
-	t      *testing.T
-	o      options
-	memory *ledger.Memory
-	asked  *commandLog
-	views  *projected
-	gw     *gateway.Gateway
-	tokens *gateway.Tokens
-	server *httptest.Server
-	client *http.Client
-	logs   *lockedBuffer
-	book   *domain.PriceBook
+	t       *testing.T
+	o       options
+	memory  *ledger.Memory
+	asked   *commandLog
+	views   *projected
+	gw      *gateway.Gateway
+	tokens  *gateway.Tokens
+	server  *httptest.Server
+	client  *http.Client
+	logs    *lockedBuffer
+	metrics *observe.Metrics
+	book    *domain.PriceBook
 
 	mu       sync.Mutex
 	finished *sync.Cond
 	ended    int
-	secrets  []string // credentials that must not be in any log
+	scan     *leaktest.Scan // for what no log, metric or error may tell
 }
 
 // start makes a gateway and serves it. When the test ends, the money is audited.
 func start(t *testing.T, o options) *env {
 	t.Helper()
-	e := &env{t: t, o: o, logs: &lockedBuffer{}, book: o.book}
+	e := &env{t: t, o: o, logs: &lockedBuffer{}, book: o.book, metrics: observe.NewMetrics()}
 	e.finished = sync.NewCond(&e.mu)
 	if e.book == nil {
 		e.book = pricebook.Builtin()
@@ -117,7 +119,10 @@ func start(t *testing.T, o options) *env {
 		listen = httptest.NewServer
 	}
 	e.server = listen(http.HandlerFunc(e.serve))
+	e.scan = leaktest.New()
+	e.scan.Secret("the signing secret", testSecret)
 	e.client = e.server.Client()
+	e.client.Transport = e.scan.Transport(e.client.Transport, func(what string) { t.Error(what) })
 	t.Cleanup(func() {
 		e.server.Close()
 		e.gw.Close()
@@ -178,7 +183,7 @@ func (e *env) makeGateway() *gateway.Gateway {
 		Belongings: o.belongs, SharedIDs: o.sharedIDs, Edge: o.edge,
 		Owner: uuid.New(), Currency: "USD", DefaultBalance: domain.MustAmount(o.balance), ReservePolicy: o.policy,
 		ModelsArray: o.array, Ready: o.ready, Degraded: o.degraded, Version: "test", Environment: "development",
-		Metrics: observe.NewMetrics(), NoMetrics: o.noMetrics, Tracer: o.tracer, Log: slog.New(slog.NewJSONHandler(e.logs, nil)), Now: o.now,
+		Metrics: e.metrics, NoMetrics: o.noMetrics, Tracer: o.tracer, Log: slog.New(slog.NewJSONHandler(e.logs, nil)), Now: o.now,
 		Limits: o.limits, InFlight: o.inFlight,
 	})
 	if err != nil {
@@ -283,9 +288,7 @@ func (e *env) token(account string) string {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.secrets = append(e.secrets, token)
+	e.scan.Credential(token)
 	return token
 }
 

@@ -55,7 +55,7 @@ func (r *reply) String() string {
 func newClient(t testing.TB) *http.Client {
 	transport := &http.Transport{MaxIdleConnsPerHost: clientConns}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: requestLimit}
+	return &http.Client{Transport: scanAnswers(t, transport), Timeout: requestLimit}
 }
 
 // chatBody asks for a completion. more is further JSON members, each behind a comma.

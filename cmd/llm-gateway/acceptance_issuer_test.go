@@ -147,7 +147,7 @@ func TestIssuerRotation(t *testing.T) {
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	first := issuer.rotate(t, "one", server.URL+"/auth/v1")
-	s := startServe(t, "DATABASE_URL="+pgtest.URL(t), "JWT_SECRET_KEY=", "SUPABASE_URL="+server.URL, "SUPABASE_KEY=anon", "SUPABASE_SERVICE_ROLE_KEY=service")
+	s := startServe(t, "DATABASE_URL="+pgtest.URL(t), "JWT_SECRET_KEY=", "SUPABASE_URL="+server.URL, "SUPABASE_KEY=anon-of-the-project", "SUPABASE_SERVICE_ROLE_KEY=service-of-the-project")
 	client := newClient(t)
 	asks := func(path, token string) int {
 		status, _ := fetch(t, client, s.url+path, token)

@@ -152,6 +152,7 @@ func TestEndsWithItsParent(t *testing.T) {
 	cmd := command(t.Context(), t, embeddedSettings(filepath.Join(t.TempDir(), "data")), "serve", "--end-with-parent")
 	shell := exec.Command("sh", append([]string{"-c", `"$@"; true`, "sh"}, cmd.Args...)...)
 	shell.Dir, shell.Env = cmd.Dir, cmd.Env
+	scanProcess(t, shell)
 	killAll(t, launchCommand(t, shell).ready())
 }
 

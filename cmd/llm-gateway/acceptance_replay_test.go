@@ -124,6 +124,7 @@ func TestReplayThroughBinary(t *testing.T) {
 	all := readRecordings(t)
 	dbURL := pgtest.URL(t)
 	langfuse := receivertest.NewLangfuse(t)
+	scanReceived(t, "Langfuse", langfuse.Raw)
 	s := startServe(t, append(langfuseSettings(langfuse), "DATABASE_URL="+dbURL, "OPENAI_BASE_URL="+startReplay(t)+"/v1", "OPENAI_API_KEY=k", "BILLING_DEFAULT_BALANCE=10000", "LOG_LEVEL=ERROR")...)
 	client, token := newClient(t), tokenFor(t, "replayer")
 	_, models := fetch(t, client, s.url+"/v1/models", token)

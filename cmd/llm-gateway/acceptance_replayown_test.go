@@ -119,6 +119,7 @@ func TestOwnReplayThroughBinary(t *testing.T) {
 	readRecordings(t)
 	dbURL, replay := pgtest.URL(t), startReplay(t, "--auth", "k")
 	langfuse := receivertest.NewLangfuse(t)
+	scanReceived(t, "Langfuse", langfuse.Raw)
 	s := startServe(t, append(langfuseSettings(langfuse), "DATABASE_URL="+dbURL, "OPENAI_BASE_URL="+replay+"/v1", "ANTHROPIC_BASE_URL="+replay, "GEMINI_BASE_URL="+replay+"/v1beta", "OPENAI_API_KEY=k-openai",
 		"ANTHROPIC_API_KEY=k-anthropic", "GOOGLE_GEMINI_API_KEY=k-gemini", "BILLING_DEFAULT_BALANCE=10000", "LOG_LEVEL=ERROR", "RETRY_ENABLED=false")...)
 	client, token := newClient(t), tokenFor(t, "replayer")

@@ -208,7 +208,7 @@ func keepOpen(t *testing.T, n, events int) {
 	p.CloseClientConnections()
 	look.CloseIdleConnections()
 	before := s.footprint(look)
-	client, ended := &http.Client{Transport: pool, Timeout: requestLimit}, sync.WaitGroup{}
+	client, ended := &http.Client{Transport: scanAnswers(t, pool), Timeout: requestLimit}, sync.WaitGroup{}
 	ended.Go(func() { atOnce(n, func(i int) { replies[i] = send(client, i, fmt.Sprint("slowly ", i)) }) })
 	awaitPieces(t, pool.came, n)
 	during := s.footprint(look)

@@ -113,6 +113,7 @@ func launchCommand(t testing.TB, cmd *exec.Cmd) *served {
 		close(s.ended)
 	}()
 	t.Cleanup(func() {
+		s.scanMetrics()
 		syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) //nolint:errcheck // it may have ended
 		<-s.ended
 		if text := s.stderr.String() + s.stdout.String(); strings.Contains(text, "DATA RACE") || strings.Contains(text, "panic") {
@@ -165,6 +166,7 @@ func (s *served) says(pattern *regexp.Regexp) []string {
 // stop asks it to end, and it must end well.
 func (s *served) stop() {
 	s.t.Helper()
+	s.scanMetrics()
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		s.t.Fatal(err)
 	}

@@ -190,7 +190,7 @@ func TestPriceRerateOnce(t *testing.T) {
 	args := append([]string{"price", "rerate", "--book", book, "--correct", "--reason", "r", "--actor", "a", "--yes"}, period()...)
 
 	killed := command(t.Context(), t, env, args...)
-	killed.Stdout, killed.Stderr = &bytes.Buffer{}, &bytes.Buffer{}
+	killed.Stdout = &bytes.Buffer{}
 	if err := killed.Start(); err != nil {
 		t.Fatal(err)
 	}

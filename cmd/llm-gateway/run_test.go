@@ -63,6 +63,8 @@ func command(ctx context.Context, t testing.TB, env []string, args ...string) *e
 		}
 	}
 	cmd.Env = append(cmd.Env, onServers(t, env)...)
+	cmd.Stderr = newOutput() // unless the test has its own
+	scanProcess(t, cmd)
 	return cmd
 }
 

@@ -431,7 +431,7 @@ func get(t *testing.T, url, secret string) string {
 		t.Fatal(err)
 	}
 	req.Header.Set("Authorization", "Bearer "+secret)
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := newClient(t).Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
