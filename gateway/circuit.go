@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"llm-gateway/domain"
+	"llm-gateway/gateway/health"
 	"llm-gateway/gateway/observe"
 	"llm-gateway/gateway/provider"
 )
@@ -292,6 +293,26 @@ func (c *circuits) keep(catalog *Catalog) {
 			delete(c.budgets, name)
 		}
 	}
+}
+
+// notClosed are the circuits of a provider that are not closed, in the order of models.
+func (c *circuits) notClosed(provider string) (out []health.Circuit) {
+	now := c.now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, one := range c.of {
+		c.show(key, one, now)
+		if key.provider != provider || one.shown == domain.CircuitClosed {
+			continue
+		}
+		v := health.Circuit{Model: key.model, State: string(one.shown), OpenedAt: one.OpenedAt().UTC(), LastError: one.last}
+		if until, _ := one.Refuses(now); one.shown == domain.CircuitOpen {
+			v.RetryAt = new(until.UTC())
+		}
+		out = append(out, v)
+	}
+	slices.SortFunc(out, func(a, b health.Circuit) int { return strings.Compare(a.Model, b.Model) })
+	return out
 }
 
 // circuitView is one circuit as it is shown. Times are there where they mean something.

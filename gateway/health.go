@@ -29,6 +29,9 @@ func (g *Gateway) live(c *gin.Context) error {
 	return nil
 }
 
+// Circuits are those of a provider that are not closed, as background checks report them.
+func (g *Gateway) Circuits(provider string) []health.Circuit { return g.circuits.notClosed(provider) }
+
 // circuitBreakers is GET /health/circuit-breakers: which providers and models this process leaves alone, because
 // they failed. Others may know better.
 func (g *Gateway) circuitBreakers(c *gin.Context) error {

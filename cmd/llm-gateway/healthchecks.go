@@ -77,7 +77,7 @@ func (s *sights) haltedOf(projection string, shards int) (n int) {
 }
 
 // startHealth begins to check everything that the gateway works with.
-func (p *parts) startHealth(ctx context.Context, s *Settings, catalog *catalogFile, metrics *observe.Metrics, log *slog.Logger) {
+func (p *parts) startHealth(ctx context.Context, s *Settings, catalog *catalogFile, log *slog.Logger) {
 	checks := []health.Check{
 		{Name: "postgres", Needed: s.Degraded != degradedSpool, Run: p.checkPostgres},
 		{Name: "ledger", Needed: true, Run: p.checkShards},
@@ -94,24 +94,32 @@ func (p *parts) startHealth(ctx context.Context, s *Settings, catalog *catalogFi
 	for _, name := range projections.Names() {
 		checks = append(checks, health.Check{Name: "projection " + name, Run: p.checkProjection(status, name)})
 	}
-	p.health = startChecker(ctx, s, catalog, checks, p.traffic, metrics, log)
+	p.startChecker(ctx, s, catalog, checks, log)
 }
 
 // startChecker checks components and providers at the interval, and tells the log and the metrics.
-func startChecker(ctx context.Context, s *Settings, catalog *catalogFile, checks []health.Check, t *health.Traffic, metrics *observe.Metrics, log *slog.Logger) *health.Checker {
+func (p *parts) startChecker(ctx context.Context, s *Settings, catalog *catalogFile, checks []health.Check, log *slog.Logger) {
 	var probe *health.Probe
 	if s.HealthProbes {
 		probe = health.NewProbe((&providerProbes{catalog: catalog}).ask, nil)
 	}
 	sampler := health.NewSampler(s.DataDir)
-	return health.Start(ctx, health.Config{Every: s.HealthEvery, Checks: checks, Providers: func() (out []health.Check) {
+	p.health = health.Start(ctx, health.Config{Every: s.HealthEvery, Checks: checks, Providers: func() (out []health.Check) {
 		for name := range catalog.now().Providers {
-			out = append(out, health.Provider(name, t, probe, nil))
+			out = append(out, health.Provider(name, p.traffic, probe, p.circuits))
 		}
 		return out
 	}, System: sampler.Sample, Changed: func(name string, from health.State, now *health.Component) {
 		tellChange(log, name, from, now)
-	}, Reported: func(r *health.Report) { tellMetrics(metrics, r) }})
+	}, Reported: func(r *health.Report) { tellMetrics(p.metrics, r) }})
+}
+
+// circuits asks the gateway, which is put together after its checks have begun.
+func (p *parts) circuits(provider string) []health.Circuit {
+	if g := p.serving.Load(); g != nil {
+		return g.Circuits(provider)
+	}
+	return nil
 }
 
 // tellChange logs that something is another way than it was. That all is well at the start is no news.

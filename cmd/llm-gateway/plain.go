@@ -83,7 +83,7 @@ func wirePlain(ctx context.Context, s *Settings, catalog *catalogFile, b backend
 	if err != nil {
 		return nil, err
 	}
-	p.health = startChecker(ctx, s, catalog, checks, p.traffic, p.metrics, log)
+	p.startChecker(ctx, s, catalog, checks, log)
 	p.gateway, err = gateway.New(gateway.Config{
 		Ledger: gateway.Unbilled{}, Facts: gateway.Unbilled{}, Projections: gateway.Unbilled{}, Unbilled: true, Keys: keys,
 		Tokens: tokens, Catalog: catalog.now, Retry: s.retry(), Resilience: s.failing(), Owner: uuid.New(), Currency: s.Currency,
@@ -91,6 +91,7 @@ func wirePlain(ctx context.Context, s *Settings, catalog *catalogFile, b backend
 		Edge: s.edge(), SharedIDs: s.SharedIDs, Limits: limits, InFlight: s.Limits.InFlight, Degraded: degraded, Health: p.health, HealthPublic: s.HealthPublic, Traffic: p.traffic,
 		Version: s.version(), Environment: s.Environment, Metrics: p.metrics, NoMetrics: !s.Prometheus, Tracer: p.telemetry.Tracer(), Log: log,
 	})
+	p.serving.Store(p.gateway)
 	return p, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/MicahParks/keyfunc/v3"
@@ -43,6 +44,7 @@ type parts struct {
 	ledger    *ledger.Postgres
 	recovery  *recovery
 	gateway   *gateway.Gateway
+	serving   atomic.Pointer[gateway.Gateway] // the same, for what began before it
 	limiter   *limit.Limiter
 	metrics   *observe.Metrics
 	traffic   *health.Traffic
@@ -92,7 +94,7 @@ func wire(ctx context.Context, s *Settings, catalog *catalogFile, b backend, m l
 		return nil, databaseError(err, b.URL)
 	}
 	p.follow(ctx, p.ledger, owner, metrics, log)
-	p.startHealth(ctx, s, catalog, metrics, log)
+	p.startHealth(ctx, s, catalog, log)
 	p.gateway, err = gateway.New(gateway.Config{
 		Ledger: withKillLedger(p.ledger), Facts: p.ledger, Projections: projections.NewReader(p.ledger.Pool(), m), Balances: p.balances,
 		Journal: withKillJournal(p.journal), Spool: p.spool(s), Keys: keyStore{p.ledger.Pool()},
@@ -104,6 +106,7 @@ func wire(ctx context.Context, s *Settings, catalog *catalogFile, b backend, m l
 		Limits: p.limits(s, p.refiller, limitStore{p.ledger.Pool()}, log), InFlight: s.Limits.InFlight,
 		Version: s.version(), Environment: s.Environment, Metrics: metrics, NoMetrics: !s.Prometheus, Tracer: p.telemetry.Tracer(), Log: log,
 	})
+	p.serving.Store(p.gateway)
 	if err == nil {
 		p.recovery.run(ctx, p.gateway.Book, p.ledger, owner, metrics, p.sights.sweepFailed, log)
 		p.watchMoney(ctx, s, log)

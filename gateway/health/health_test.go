@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"fmt"
+	"strings"
 	"maps"
 	"slices"
 	"sync/atomic"
@@ -273,10 +274,9 @@ func TestProbe(t *testing.T) {
 	traffic := NewTraffic(clock)
 	answer := Result{State: Down, Detail: "it refuses the key (401)"}
 	probe := NewProbe(func(context.Context, string) Result { asked++; return answer }, clock)
-	breaker := func(string) string { return "open" }
-	check := Provider("p", traffic, probe, breaker)
+	check := Provider("p", traffic, probe, func(string) []Circuit { return nil })
 	for range 10 {
-		if r := check.Run(t.Context()); r.State != Down || r.Detail != answer.Detail || r.Facts["circuit_breaker"] != "open" {
+		if r := check.Run(t.Context()); r.State != Down || r.Detail != answer.Detail {
 			t.Errorf("%+v", r)
 		}
 	}
@@ -294,6 +294,43 @@ func TestProbe(t *testing.T) {
 	}
 	if r := Provider("p", NewTraffic(clock), nil, nil).Run(t.Context()); r.State != Unknown || r.Facts != nil {
 		t.Errorf("without a probe: %+v", r)
+	}
+}
+
+// TestCircuitsOfProvider is the table of what circuits make of a provider's state.
+func TestCircuitsOfProvider(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_800_000_000, 0)
+	own := func(state string) Circuit { return Circuit{State: state, OpenedAt: now, LastError: "unreached"} }
+	models := make([]Circuit, namedModels+1)
+	for i := range models {
+		models[i] = Circuit{Model: fmt.Sprint("m", i), State: "half_open", OpenedAt: now, LastError: "529"}
+	}
+	for _, c := range []struct {
+		name           string
+		circuits       []Circuit
+		traffic, state State
+		detail         string
+	}{
+		{"none", nil, Up, Up, ""},
+		{"its own is open", []Circuit{own(CircuitOpen)}, Unknown, Down, "it is not called: its circuit is open; the last failure: unreached"},
+		{"its own is open, and a model's", append(models[:1:1], own(CircuitOpen)), Up, Down, "it is not called: its circuit is open; the last failure: unreached"},
+		{"its own is half open", []Circuit{own("half_open")}, Up, Degraded, "its circuit is half open: one call at a time is let through"},
+		{"models' are", models, Up, Degraded, "6 of its models have circuits that are not closed: m0, m1, m2, m3, m4"},
+		{"it is down already", models[:1], Down, Down, "1 of its models have circuits that are not closed: m0; as before"},
+	} {
+		r := Result{State: c.traffic, Facts: map[string]any{"calls": 7}, Latency: time.Second}
+		if c.traffic == Down {
+			r.Detail = "as before"
+		}
+		got := leftAlone(r, c.circuits)
+		if got.State != c.state || got.Detail != c.detail || got.Facts["calls"] != 7 || got.Latency != time.Second || (got.Facts["circuits"] == nil) != (len(c.circuits) == 0) {
+			t.Errorf("%s: %+v", c.name, got)
+		}
+	}
+	check := Provider("p", NewTraffic(nil), nil, func(name string) []Circuit { return []Circuit{{Model: name, State: CircuitOpen}} })
+	if r := check.Run(t.Context()); r.State != Degraded || !strings.Contains(r.Detail, "not closed: p") {
+		t.Errorf("another provider's circuits: %+v", r)
 	}
 }
 

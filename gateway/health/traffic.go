@@ -3,7 +3,6 @@ package health
 import (
 	"context"
 	"fmt"
-	"maps"
 	"sync"
 	"time"
 )
@@ -165,22 +164,4 @@ func (p *Probe) look(ctx context.Context, provider string) Result {
 	p.last[provider] = probed{now, r}
 	p.mu.Unlock()
 	return r
-}
-
-// Provider is the check of a provider: by its traffic, and where there is none by a probe. probe is nil for
-// none; breaker says the state of its circuit breaker ("" = it has none), and is nil where there are none.
-func Provider(name string, t *Traffic, probe *Probe, breaker func(provider string) string) Check {
-	return Check{Name: name, Run: func(ctx context.Context) Result {
-		r := t.Judge(name)
-		if r.State == Unknown && probe != nil {
-			r = probe.look(ctx, name)
-		}
-		if breaker == nil || breaker(name) == "" {
-			return r
-		}
-		facts := map[string]any{"circuit_breaker": breaker(name)}
-		maps.Copy(facts, r.Facts)
-		r.Facts = facts
-		return r
-	}}
 }
