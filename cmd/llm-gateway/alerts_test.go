@@ -263,6 +263,12 @@ func TestMetricsAreExported(t *testing.T) {
 	}
 	for _, where := range slices.Sorted(maps.Keys(exprs)) {
 		complain(t, wrongNames(all, where, exprs[where]))
+		complain(t, wrongValues(t, where, exprs[where]))
+	}
+	for _, wrong := range []string{`rate_limit_requests_total{result="error"}`, `x + gate_verdicts_total{verdict=~"yes|nobody"}`} {
+		if wrongValues(t, "", wrong) == nil {
+			t.Errorf("%s passes", wrong)
+		}
 	}
 	for _, wrong := range []string{`sum(no_such_metric)`, `llm_requests_total{nobody="x"}`, `sum by (nobody) (llm_requests_total)`, `llm_requests_duration_seconds`,
 		`rate(ledger_batch_seconds_count{le="1"}[5m])`} {
@@ -290,4 +296,57 @@ func wrongNames(all map[string]exported, where, expr string) (problems []string)
 		}
 	}
 	return problems
+}
+
+// closedLabels make a series with a value of a label that has a closed list of them; what is in none becomes
+// other, or is not taken.
+var closedLabels = map[string]func(m *observe.Metrics, value string){
+	"rate_limit_requests_total.scope":    func(m *observe.Metrics, v string) { m.RateLimited(v, "refused") },
+	"rate_limit_requests_total.result":   func(m *observe.Metrics, v string) { m.RateLimited("account", v) },
+	"llm_provider_attempts_total.result": func(m *observe.Metrics, v string) { m.Attempt("p", v) },
+	"gate_verdicts_total.verdict":        func(*observe.Metrics, string) {},
+	"ledger_journaled_total.result":      func(*observe.Metrics, string) {},
+	"ledger_spooled_total.result":        func(*observe.Metrics, string) {},
+	"ledger_overages_total.reason":       func(*observe.Metrics, string) {},
+}
+
+var exprMatcher = regexp.MustCompile(`([a-zA-Z_]+)\s*=~?\s*"([^"]*)"`)
+
+// wrongValues are values that an expression asks for, and that a closed label never has.
+func wrongValues(t *testing.T, where, expr string) (problems []string) {
+	t.Helper()
+	for _, s := range exprSelector.FindAllStringSubmatch(expr, -1) {
+		for _, matcher := range exprMatcher.FindAllStringSubmatch(s[2], -1) {
+			use := closedLabels[s[1]+"."+matcher[1]]
+			if use == nil {
+				continue
+			}
+			for value := range strings.SplitSeq(matcher[2], "|") {
+				m := observe.NewMetrics()
+				use(m, value)
+				if !hasSeries(t, m, s[1], matcher[1], value) {
+					problems = append(problems, fmt.Sprintf("%s: %s never has %s=%q", where, s[1], matcher[1], value))
+				}
+			}
+		}
+	}
+	return problems
+}
+
+func hasSeries(t *testing.T, m *observe.Metrics, name, label, value string) bool {
+	t.Helper()
+	families, err := m.Registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, one := range f.GetMetric() {
+			for _, pair := range one.GetLabel() {
+				if f.GetName() == name && pair.GetName() == label && pair.GetValue() == value {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }

@@ -111,19 +111,16 @@ func firstOf(problems []string, what string) error {
 // checked reads all that there is, and goes on after a problem with what does not depend on it.
 func checked(src sources) *checkOut {
 	s, readings := readSettings(src)
-	out := &checkOut{Problems: []string{}}
+	out := &checkOut{Problems: append([]string{}, unreadable(readings)...)}
 	usable := map[string]bool{}
 	for _, r := range readings {
 		out.Settings = append(out.Settings, r.view())
 		usable[r.of.name] = r.problem == ""
-		if r.problem != "" {
-			out.Problems = append(out.Problems, r.of.name+": "+r.problem)
-		}
 	}
 	if len(out.Problems) == 0 {
 		out.Problems = append(out.Problems, s.contradictions()...)
 	}
-	if err := s.signingProblem(); err != nil && len(out.Problems) == 0 {
+	if err := s.signingProblem(); err != nil && usable["ENVIRONMENT"] && usable["JWT_SECRET_KEY"] && usable["JWT_JWKS_URL"] {
 		out.Problems = append(out.Problems, err.Error())
 	}
 	out.Notes = s.notes()
@@ -237,13 +234,23 @@ func or(s, otherwise string) string {
 	return s
 }
 
+// readable are the settings as they are, also where they contradict each other or must not serve real users:
+// what is checked is to be told all the same.
+func (a *app) readable() (*Settings, sources, error) {
+	src, err := readSources(a.environ, a.dotenv)
+	if err != nil {
+		return nil, sources{}, err
+	}
+	s, readings := readSettings(src)
+	if problems := unreadable(readings); len(problems) > 0 {
+		return nil, sources{}, &settingsError{problems}
+	}
+	return s, src, nil
+}
+
 // checkProviders asks every configured provider for its models.
 func (a *app) checkProviders(ctx context.Context, timeout time.Duration, asJSON bool) error {
-	s, err := a.settings()
-	if err != nil {
-		return err
-	}
-	src, err := readSources(a.environ, a.dotenv)
+	s, src, err := a.readable()
 	if err != nil {
 		return err
 	}

@@ -1,48 +1,54 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"log/slog"
 	"os"
-	"strings"
 	"time"
 
 	"llm-gateway/gateway/health"
 )
 
-const (
-	oldPrices     = 90 * 24 * time.Hour // a price book that is older has missed changes
-	wantedDisk    = 5 << 30             // bytes free where DATA_DIR is
-	distinctBytes = 12                  // of a secret, at least
-)
+// wantedDisk is how many bytes are to be free where DATA_DIR is.
+const wantedDisk = 5 << 30
 
-// checkProduction goes through all that a careful operator would.
+// checkProduction goes through all that a careful operator would. Settings that contradict each other, or that
+// production refuses, do not end it: only such as cannot be read.
 func (a *app) checkProduction(ctx context.Context, timeout time.Duration, asJSON bool) error {
 	src, err := readSources(a.environ, a.dotenv)
 	if err != nil {
 		return err
 	}
-	p := &production{sources: src, now: a.now()}
 	s, readings := readSettings(src)
-	p.settings, p.readings = s, readings
-	if out := checked(src); len(out.Problems) > 0 {
-		for _, problem := range out.Problems {
-			p.failf("settings", "%s", problem)
-		}
-		p.skipf("everything else", "mend the settings first")
+	p := &production{settings: s, now: a.now(), timeout: timeout}
+	if problems := unreadable(readings); len(problems) > 0 {
+		p.wrong(problems)
+		p.skipf("everything else", "mend these settings first")
 		return a.conclude(p.findings, asJSON)
 	}
-	p.okf("settings", "all of them can be used, and so can their files")
+	if problems := s.mismatches(); len(problems) > 0 {
+		p.wrong(problems)
+	} else {
+		p.okf("settings", "all of them can be used together")
+	}
+	if p.catalog, err = openCatalog(s, src); err != nil {
+		p.catalog = nil
+		p.failf("files", "%s", err)
+	} else {
+		p.okf("files", "PRICE_BOOK, SELL_BOOK and UPSTREAMS can be used")
+	}
 	p.kind()
 	p.secrets()
-	p.servers(ctx, timeout)
+	p.certificates()
+	p.servers(ctx)
 	p.dataDir()
 	p.money()
-	p.providers(ctx, timeout)
+	p.recorded(ctx)
+	p.providers(ctx)
 	p.watching()
+	p.receivers(ctx)
 	p.edge()
+	p.limits()
 	return a.conclude(p.findings, asJSON)
 }
 
@@ -50,19 +56,16 @@ func (a *app) checkProduction(ctx context.Context, timeout time.Duration, asJSON
 type production struct {
 	findings
 	settings *Settings
-	sources  sources
-	readings []reading
+	catalog  *catalogFile // nil where the files cannot be used
 	now      time.Time
+	timeout  time.Duration // for each server, provider or receiver
 }
 
-// value is a setting that another part of the program may declare; known says that it does.
-func (p *production) value(name string) (value string, known bool) {
-	for i := range p.readings {
-		if p.readings[i].of.name == name {
-			return p.readings[i].value, true
-		}
+// wrong takes in problems of settings, which begin with their names.
+func (p *production) wrong(problems []string) {
+	for _, problem := range problems {
+		p.failf("settings", "%s", problem)
 	}
-	return "", false
 }
 
 func (p *production) kind() {
@@ -72,44 +75,42 @@ func (p *production) kind() {
 	p.either(s.Billing, "BILLING_ENABLED", "true", verdictWarn, "false: nothing is billed, and nobody is limited by money")
 }
 
+// secrets tells of what production refuses to start with.
 func (p *production) secrets() {
-	s := p.settings
-	if s.JWTJWKSURL != "" {
-		p.either(strings.HasPrefix(s.JWTJWKSURL, "https://"), "JWT_JWKS_URL", "the issuer's keys are fetched by TLS", verdictFail, "use https://: whoever is on the way can sign tokens")
-		return
+	s, found := p.settings, map[string]bool{}
+	for _, c := range s.careless() {
+		found[c.name] = true
+		p.failf(c.name, "%s", c.why)
 	}
-	secret, err := s.signingSecret()
-	switch {
-	case s.JWTSecretKey == "":
-		p.failf("JWT_SECRET_KEY", "not set: make one, such as by `openssl rand -base64 48`, and give it to all gateways")
-	case err != nil:
-		p.failf("JWT_SECRET_KEY", "%s", err)
-	case len(secret) < minSecret:
-		p.failf("JWT_SECRET_KEY", "%d bytes; use %d or more", len(secret), minSecret)
-	case weak(secret):
-		p.failf("JWT_SECRET_KEY", "it looks made up, or is an example: make one, such as by `openssl rand -base64 48`")
-	default:
-		p.okf("JWT_SECRET_KEY", "%d bytes", len(secret))
-	}
-}
-
-// weak says whether a secret was not drawn: few different bytes, or words that examples are made of.
-func weak(secret []byte) bool {
-	different := map[byte]bool{}
-	for _, b := range secret {
-		different[b] = true
-	}
-	lower := bytes.ToLower(secret)
-	for _, word := range []string{"secret", "password", "change", "example", "your-", "test", "default", "12345678", "abcdefgh"} {
-		if bytes.Contains(lower, []byte(word)) {
-			return true
+	for _, one := range []struct {
+		name string
+		set  bool
+	}{
+		{"OPENAI_API_KEY", s.OpenAIKey != ""}, {"ANTHROPIC_API_KEY", s.AnthropicKey != ""}, {"GOOGLE_GEMINI_API_KEY", s.GeminiKey != ""},
+		{"DATABASE_MIGRATE_URL", s.DatabaseMigrateURL != ""}, {"KAFKA_PASSWORD", s.KafkaPassword != ""}, {"JWT_JWKS_URL", s.JWTJWKSURL != ""},
+	} {
+		if one.set && !found[one.name] {
+			p.okf(one.name, "nothing speaks against it")
 		}
 	}
-	return len(different) < distinctBytes
+	if s.JWTJWKSURL != "" {
+		p.either(s.JWTIssuer != "" && len(s.JWTAudience) > 0, "JWT_ISSUER", "iss and aud of tokens are looked at", verdictWarn,
+			"it or JWT_AUDIENCE is not set: a token that your identity provider made for another application is good here, too")
+		return
+	}
+	switch {
+	case found["JWT_SECRET_KEY"]:
+	case s.JWTSecretKey == "":
+		p.failf("JWT_SECRET_KEY", "not set: make one, such as by `openssl rand -base64 48`, and give it to all gateways")
+	case len(s.JWTSecretKey) < minSecret:
+		p.failf("JWT_SECRET_KEY", "%d bytes; use %d or more", len(s.JWTSecretKey), minSecret)
+	default:
+		p.okf("JWT_SECRET_KEY", "%d bytes", len(s.JWTSecretKey))
+	}
 }
 
 // servers checks each server that the settings name; an embedded one is none for production.
-func (p *production) servers(ctx context.Context, timeout time.Duration) {
+func (p *production) servers(ctx context.Context) {
 	s := p.settings
 	for _, one := range []struct {
 		name, setting, why string
@@ -127,7 +128,7 @@ func (p *production) servers(ctx context.Context, timeout time.Duration) {
 			}
 			continue
 		}
-		bounded, cancel := context.WithTimeout(ctx, timeout)
+		bounded, cancel := context.WithTimeout(ctx, p.timeout)
 		p.findings = append(p.findings, serverChecks[one.name](bounded, s).under(one.name)...)
 		cancel()
 	}
@@ -176,85 +177,4 @@ func (p *production) dataDir() {
 		return
 	}
 	p.either(*free >= wantedDisk, "disk", "5 GiB or more are free where DATA_DIR is", verdictWarn, "less than 5 GiB is free where DATA_DIR is; the journal may need 256 MiB while Postgres is away")
-}
-
-func (p *production) money() {
-	s := p.settings
-	book, info, err := openPriceBook(s.PriceBook, s.Currency)
-	if err != nil {
-		p.failf("PRICE_BOOK", "%s", err)
-		return
-	}
-	asOf, err := time.Parse(time.DateOnly, info.AsOf)
-	p.either(err == nil && p.now.Sub(asOf) < oldPrices, "PRICE_BOOK", "its prices are of "+info.AsOf, verdictWarn,
-		"its prices are of "+or(info.AsOf, "an unknown day")+": compare them (`llm-gateway price diff`), or customers pay what providers no longer charge")
-	var without []string
-	for _, m := range book.Models() {
-		if _, err := m.Price(p.now); err != nil {
-			without = append(without, m.Name)
-		}
-	}
-	p.either(len(without) == 0, "prices", "every model has one today", verdictWarn, "no price today, so not called: "+strings.Join(without[:min(len(without), 5)], ", "))
-	p.either(s.SellBook != "", "SELL_BOOK", "customers pay by it", verdictWarn, "not set: customers pay what the providers charge, and nothing is earned")
-	p.either(s.DefaultBalance.Sign() == 0, "BILLING_DEFAULT_BALANCE", "0: nobody is given money by logging in", verdictWarn,
-		s.DefaultBalance.String()+" "+s.Currency+" is given to every new account: to whoever your issuer gives a token")
-	if s.Degraded == degradedSpool {
-		p.okf("BILLING_DEGRADED", "spool: while Postgres is away calls go on within what Redis knew; what is not covered then becomes an overage, which you bear")
-	} else {
-		p.okf("BILLING_DEGRADED", "deny: while Postgres is away model calls answer 503")
-	}
-	p.skipf("checkpoint", "run `llm-gateway ledger verify` every night, and keep what it prints outside of the database")
-}
-
-func (p *production) providers(ctx context.Context, timeout time.Duration) {
-	book, _, err := openPriceBook(p.settings.PriceBook, p.settings.Currency)
-	if err != nil {
-		return // it has been told
-	}
-	f, err := openUpstreams(p.settings.Upstreams, p.settings.Currency, p.sources, book)
-	if err != nil {
-		p.failf("UPSTREAMS", "%s", err)
-		return
-	}
-	all := configured(p.settings, f)
-	if len(all) == 0 {
-		p.failf("providers", "no provider's key is set, and UPSTREAMS names none: nothing can be called")
-	}
-	answers := askProviders(ctx, probes(all), timeout)
-	for i := range answers {
-		one := &answers[i]
-		p.either(one.OK, "provider "+one.Provider, "it takes the key", verdictFail, one.Problem)
-		p.either(strings.HasPrefix(one.URL, "https://") || !one.OK, "provider "+one.Provider+" TLS", "https", verdictWarn, "http: keys and prompts can be read on the way")
-	}
-}
-
-// watching is what tells an operator that something is wrong.
-func (p *production) watching() {
-	s := p.settings
-	p.either(s.LogLevel > slog.LevelDebug, "LOG_LEVEL", s.LogLevel.String(), verdictWarn, "DEBUG: a line for every retry of a client. Set it to INFO")
-	p.either(!s.Debug, "DEBUG", "false", verdictWarn, "true: the log is text that machines do not read. Set it to false")
-	p.either(!s.HealthPublic, "HEALTH_DETAILS", detailsAdmin, verdictWarn, "public: everybody can read what stands behind the gateway, and what of it is away")
-	p.either(s.ShutdownDelay > 0, "SHUTDOWN_DELAY", s.ShutdownDelay.String(), verdictWarn, "0s: a balancer sends requests to a gateway that has left. Set it to longer than its checks of /ready are apart")
-	if on, known := p.value("PROMETHEUS_ENABLED"); known {
-		p.either(on == "true", "PROMETHEUS_ENABLED", "/metrics is served; see that somebody reads it, and has alerts (docs/operating.md)", verdictWarn, "false: nobody is told when something is wrong")
-	} else {
-		p.okf("metrics", "/metrics is served; see that somebody reads it, and has alerts (docs/operating.md)")
-	}
-}
-
-// carelessEdge are the settings that guard the HTTP edge, where this release has it: what is careless, and why.
-var carelessEdge = []struct{ name, careless, why string }{
-	{"ALLOWED_HOSTS", "*", "any Host header is taken: name yours"},
-	{"CORS_ALLOWED_ORIGINS", "*", "any web page may call this gateway with its visitors' tokens: name yours"},
-	{"RATE_LIMIT_ENABLED", "false", "one client can take all there is"},
-}
-
-func (p *production) edge() {
-	for _, e := range carelessEdge {
-		value, known := p.value(e.name)
-		if !known {
-			continue
-		}
-		p.either(value != e.careless && value != "", e.name, value, verdictWarn, or(value, "not set")+": "+e.why)
-	}
 }

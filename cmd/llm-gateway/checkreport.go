@@ -163,7 +163,7 @@ var serverChecks = map[string]func(ctx context.Context, s *Settings) findings{
 
 // checkServer runs `check db`, `check redis` or `check kafka`.
 func (a *app) checkServer(ctx context.Context, name string, timeout time.Duration, asJSON bool) error {
-	s, err := a.settings()
+	s, _, err := a.readable()
 	if err != nil {
 		return err
 	}

@@ -194,14 +194,75 @@ func TestCheckProduction(t *testing.T) {
 	nothing.wants(t, "ENVIRONMENT | FAIL", "SIMULATED_PROVIDER | FAIL", "JWT_SECRET_KEY | FAIL | openssl", "DATABASE_URL | FAIL | embedded", "REDIS_URL | FAIL",
 		"KAFKA_BROKERS | FAIL", "providers | FAIL", "BILLING_DEFAULT_BALANCE | WARN", "SHUTDOWN_DELAY | WARN")
 	examineBy(t, []string{"PORT=x"}, "production").wants(t, "settings | FAIL | PORT", "everything else | SKIP")
-	for secret, want := range map[string]string{"short": "FAIL", "change-me-change-me-change-me-change-me": "FAIL", strings.Repeat("ab", 40): "FAIL",
-		"kW3v0yT9qLr7ZbN4xGf1mHc8sJd6pUe2aViOtXyQ": "OK"} {
-		examineBy(t, []string{"JWT_SECRET_KEY=" + secret}, "production").wants(t, "JWT_SECRET_KEY | "+want)
+	for setting, want := range map[string]string{
+		"JWT_SECRET_KEY=short": "JWT_SECRET_KEY | FAIL | 5 bytes",
+		"JWT_SECRET_KEY=change-me-change-me-change-me-change-me":                        "JWT_SECRET_KEY | FAIL | examples",
+		"JWT_SECRET_KEY=" + strings.Repeat("ab", 40):                                    "JWT_SECRET_KEY | FAIL | too few",
+		"JWT_SECRET_KEY=kW3v0yT9qLr7ZbN4xGf1mHc8sJd6pUe2aViOtXyQ":                       "JWT_SECRET_KEY | OK",
+		"ANTHROPIC_API_KEY=sk-ant-...":                                                  "ANTHROPIC_API_KEY | FAIL | it is no key",
+		"SUPABASE_URL=https://127.0.0.1:1":                                              "JWT_ISSUER | OK",
+		"DATABASE_MIGRATE_URL=postgres://me:hunter2@h/d":                                "settings | FAIL | DATABASE_MIGRATE_URL",
+		"PRICE_BOOK=" + writeFile(t, filepath.Join(t.TempDir(), "b.yaml"), "models: 1"): "files | FAIL | PRICE_BOOK",
+		`ALLOWED_HOSTS=["*"]`:                                                           "ALLOWED_HOSTS | WARN",
+		`ALLOWED_HOSTS=["api.example.com"]`:                                             "ALLOWED_HOSTS | OK | api.example.com",
+		`CORS_ORIGINS=["*"]`:                                                            "CORS_ORIGINS | WARN",
+		`CORS_ORIGINS=[]`:                                                               "CORS_ORIGINS | OK",
+		`TRUSTED_PROXIES=["0.0.0.0/0"]`:                                                 "TRUSTED_PROXIES | FAIL",
+		`TRUSTED_PROXIES=["10.0.0.0/8"]`:                                                "TRUSTED_PROXIES | OK | 10.0.0.0/8",
+		"SHARED_PROVIDER_IDS=allow":                                                     "SHARED_PROVIDER_IDS | WARN",
+		"SHARED_PROVIDER_IDS=refuse":                                                    "SHARED_PROVIDER_IDS | OK",
+		"RATE_LIMIT_STORAGE=memory":                                                     "RATE_LIMIT_STORAGE | WARN",
+		"RATE_LIMIT_STORAGE=redis":                                                      "RATE_LIMIT_STORAGE | OK",
+		"RATE_LIMIT_REQUESTS_PER_MINUTE=7":                                              "RATE_LIMIT_REQUESTS_PER_MINUTE | OK | 7",
+		"MAX_IN_FLIGHT=0":                                                               "MAX_IN_FLIGHT | WARN",
+		"MAX_IN_FLIGHT=5":                                                               "MAX_IN_FLIGHT | OK",
+		"CIRCUIT_BREAKER_ENABLED=false":                                                 "CIRCUIT_BREAKER_ENABLED | WARN",
+		"CIRCUIT_BREAKER_ENABLED=true":                                                  "CIRCUIT_BREAKER_ENABLED | OK",
+		"RETRY_BUDGET_PERCENT=0":                                                        "RETRY_BUDGET_PERCENT | WARN",
+		"METRICS_USER_BALANCE=5":                                                        "METRICS_USER_BALANCE | WARN",
+		"METRICS_USER_BALANCE=off":                                                      "METRICS_USER_BALANCE | OK",
+		"PROMETHEUS_ENABLED=false":                                                      "PROMETHEUS_ENABLED | WARN",
+		"HEALTH_PROBES=off":                                                             "HEALTH_PROBES | WARN",
+		"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1":                                "OTEL_EXPORTER_OTLP_ENDPOINT | WARN | no connection",
+		"SENTRY_DSN=http://hunter2@" + listenLocal(t).Addr().String() + "/1":            "SENTRY_DSN | OK | it can be reached",
+		"LOG_LEVEL=INFO":                                                                "telemetry | SKIP",
+	} {
+		examineBy(t, []string{setting}, "production").wants(t, want)
 	}
+	unlimited := examineBy(t, []string{"RATE_LIMIT_REQUESTS_PER_MINUTE=0", "RATE_LIMIT_REQUESTS_PER_HOUR=0", "RESPONSE_CACHE=memory", "RESPONSE_CACHE_SHARED=true"}, "production")
+	unlimited.wants(t, "RATE_LIMIT_REQUESTS_PER_MINUTE | WARN", "RESPONSE_CACHE_SHARED | WARN")
 	careful := []string{"ENVIRONMENT=production", "JWT_SECRET_KEY=kW3v0yT9qLr7ZbN4xGf1mHc8sJd6pUe2aViOtXyQ", "DATABASE_URL=" + pgtest.URL(t), "REDIS_URL=" + os.Getenv("REDIS_URL"),
 		"KAFKA_BROKERS=" + brokerWith(t)[0], "BILLING_DEFAULT_BALANCE=0", "SHUTDOWN_DELAY=5s", "AUTO_MIGRATE=false", "DEBUG=true", "LOG_LEVEL=DEBUG",
-		"HEALTH_DETAILS=public", "BILLING_ENABLED=false", "OPENAI_API_KEY=sk-hunter2", "OPENAI_BASE_URL=http://127.0.0.1:1"}
+		"HEALTH_DETAILS=public", "BILLING_ENABLED=false", "OPENAI_API_KEY=sk-proj-Fq3dP9mVw2RkT7uYb4NcE6hJs8", "OPENAI_BASE_URL=http://127.0.0.1:1"}
 	examineBy(t, careful, "production").wants(t, "ENVIRONMENT | OK", "SIMULATED_PROVIDER | OK", "JWT_SECRET_KEY | OK", "db: role | OK", "db: triggers | OK", "kafka: transactions | OK",
 		"AUTO_MIGRATE | OK", "DEBUG | WARN", "LOG_LEVEL | WARN", "HEALTH_DETAILS | WARN", "BILLING_ENABLED | WARN", "provider openai | FAIL | no connection",
-		"BILLING_DEFAULT_BALANCE | OK", "SHUTDOWN_DELAY | OK", "DATA_DIR | ")
+		"BILLING_DEFAULT_BALANCE | OK", "SHUTDOWN_DELAY | OK", "DATA_DIR | ", "OPENAI_API_KEY | OK")
+}
+
+// TestCheckSaysAll: what production refuses to start with ends no check, which says all the rest, too.
+func TestCheckSaysAll(t *testing.T) {
+	t.Parallel()
+	weak := []string{"ENVIRONMENT=production", "JWT_SECRET_KEY=change-me-change-me-change-me-change-me", "DATABASE_URL=" + pgtest.URL(t),
+		"ANTHROPIC_API_KEY=sk-ant-...", "ANTHROPIC_BASE_URL=http://127.0.0.1:1", "KAFKA_PASSWORD=hunter2"}
+	fails(t, 1, "JWT_SECRET_KEY", weak, "token", "--user", "somebody")
+	examineBy(t, weak, "production").wants(t, "JWT_SECRET_KEY | FAIL | examples", "settings | FAIL | KAFKA_SASL", "db: role | OK", "provider anthropic | FAIL | no connection",
+		"PRICE_BOOK | ", "ALLOWED_HOSTS | WARN", "MAX_IN_FLIGHT | OK")
+	examineBy(t, weak, "db").wants(t, "connection | OK")
+	fails(t, 1, "anthropic: no connection", weak, "check", "providers")
+}
+
+// TestCheckPriceRecord: the prices of the files are held against those that the ledger has recorded.
+func TestCheckPriceRecord(t *testing.T) {
+	t.Parallel()
+	env := []string{"DATABASE_URL=" + pgtest.URL(t)}
+	judge := func(want string, more ...string) {
+		t.Helper()
+		examineBy(t, append(more, env...), "production").wants(t, "price record | "+want)
+	}
+	judge("SKIP")
+	s := startServe(t, env...)
+	judge("OK")
+	chat(t.Context(), newClient(t), s.url, tokenFor(t, "payer"), chatBody(flatModel, "hello", false, ""))
+	dear := writeFile(t, filepath.Join(t.TempDir(), "sell.yaml"), "currency: USD\nmarkup: \"50\"\n")
+	judge("WARN | prices or more are others than the ledger has recorded", "SELL_BOOK="+dear)
 }

@@ -21,11 +21,16 @@ const (
 	maxRecordTries = 1000
 )
 
+// chargedLedger says what was charged by other prices.
+type chargedLedger interface {
+	ChargedOtherwise(ctx context.Context, prices []domain.Repricing) (*ledger.Charged, error)
+}
+
 // priceLedger is the part of a ledger that prices are recorded in.
 type priceLedger interface {
 	Append(ctx context.Context, c domain.Command) (domain.Outcome, error)
 	ReadPrices(ctx context.Context, record *domain.PriceRecord) error
-	ChargedOtherwise(ctx context.Context, prices []domain.Repricing) (*ledger.Charged, error)
+	chargedLedger
 }
 
 // priceRecorder keeps the ledger's record of prices as the catalog in use has them, and holds new ones
@@ -85,7 +90,7 @@ func (p *priceRecorder) accepts(ctx context.Context, before, next *gateway.Catal
 
 // refuseBackdated is the error of prices by which something was charged otherwise. Where the ledger cannot
 // say, only prices to come are taken: nothing can have been charged by them.
-func refuseBackdated(ctx context.Context, l priceLedger, prices []domain.Repricing, unread error) error {
+func refuseBackdated(ctx context.Context, l chargedLedger, prices []domain.Repricing, unread error) error {
 	if unread != nil {
 		soon := time.Now().Add(clockTolerance)
 		if i := slices.IndexFunc(prices, func(r domain.Repricing) bool { return !r.From.After(soon) }); i >= 0 {

@@ -24,20 +24,31 @@ var placeholders = []string{"changeme", "change-me", "change_me", "change this",
 // commonPasswords are those that servers are shipped and tried with.
 var commonPasswords = []string{"postgres", "postgresql", "password", "passw0rd", "changeme", "secret", "admin", "root", "test", "example", "redis", "kafka", "default", "123456", "12345678", "qwerty", "pass", "pw", "llm-gateway"}
 
-// productionProblems are the defaults and short cuts that must not serve real users.
+// careless is a setting that must not serve real users, and why.
+type careless struct{ name, why string }
+
+// productionProblems are the defaults and short cuts that must not serve real users, where it does.
 func (s *Settings) productionProblems() (problems []string) {
 	if !s.Production() {
 		return nil
 	}
+	for _, c := range s.careless() {
+		problems = append(problems, c.name+": "+c.why+", and ENVIRONMENT is production")
+	}
+	return problems
+}
+
+// careless are these settings, wherever it is; `check production` tells of them before.
+func (s *Settings) careless() (found []careless) {
 	add := func(name, why string) {
 		if why != "" {
-			problems = append(problems, name+": "+why+", and ENVIRONMENT is production")
+			found = append(found, careless{name, why})
 		}
 	}
 	if len(s.JWTSecretKey) >= minSecret { // shorter ones are refused where they are used
 		add("JWT_SECRET_KEY", wellKnown(string(s.JWTSecretKey)))
 	}
-	if u, err := url.Parse(s.JWTJWKSURL); err == nil && u.Scheme == "http" && !isLocal(u.Hostname()) {
+	if u, err := url.Parse(s.JWTJWKSURL); err == nil && u.Scheme == "http" && !local(u.Hostname()) {
 		add("JWT_JWKS_URL", "whoever is on the way there could sign tokens: it must be https")
 	}
 	for _, key := range []struct{ name, base, home, key string }{
@@ -51,21 +62,29 @@ func (s *Settings) productionProblems() (problems []string) {
 	}
 	add("DATABASE_URL", openDatabase(string(s.DatabaseURL)))
 	add("DATABASE_MIGRATE_URL", openDatabase(string(s.DatabaseMigrateURL)))
-	if u, err := url.Parse(string(s.RedisURL)); err == nil && u.User != nil && !isLocal(u.Hostname()) {
-		if password, _ := u.User.Password(); common(password) {
-			add("REDIS_URL", "its password is one that everybody tries")
-		}
-	}
+	add("REDIS_URL", openRedisURL(string(s.RedisURL)))
 	if common(string(s.KafkaPassword)) {
 		add("KAFKA_PASSWORD", "it is one that everybody tries")
 	}
 	if s.KafkaSASL == saslPlain && !s.KafkaTLS && slices.ContainsFunc(s.KafkaBrokers, func(b string) bool {
 		host, _, err := net.SplitHostPort(b)
-		return err != nil || !isLocal(host)
+		return err != nil || !local(host)
 	}) {
 		add("KAFKA_TLS", "KAFKA_SASL=plain would send the password so that it can be read on the way")
 	}
-	return problems
+	return found
+}
+
+// openRedisURL says why a connection string's password is none; "" where it may be one, or there is none.
+func openRedisURL(at string) string {
+	u, err := url.Parse(at)
+	if err != nil || u.User == nil || local(u.Hostname()) {
+		return ""
+	}
+	if password, _ := u.User.Password(); common(password) {
+		return "its password is one that everybody tries"
+	}
+	return ""
 }
 
 // wellKnown says why a secret is none; "" where it may be one.
@@ -111,7 +130,7 @@ func openDatabase(text string) string {
 	}
 	config, err := ledger.ConnConfig(text, "", false)
 	switch {
-	case err != nil || isLocal(config.Host) || strings.HasPrefix(config.Host, "/"):
+	case err != nil || local(config.Host) || strings.HasPrefix(config.Host, "/"):
 		return ""
 	case config.Password == "" && (config.TLSConfig == nil || len(config.TLSConfig.Certificates) == 0):
 		return "it has no password"
@@ -123,10 +142,4 @@ func openDatabase(text string) string {
 
 func common(password string) bool {
 	return slices.Contains(commonPasswords, strings.ToLower(password))
-}
-
-// isLocal says whether a host is this machine.
-func isLocal(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }

@@ -139,12 +139,7 @@ func (e *settingsError) Error() string {
 // loadSettings reads every declared setting, or says all that is wrong with them.
 func loadSettings(src sources) (*Settings, error) {
 	s, readings := readSettings(src)
-	wrong := &settingsError{}
-	for _, r := range readings {
-		if r.problem != "" {
-			wrong.problems = append(wrong.problems, r.of.name+": "+r.problem)
-		}
-	}
+	wrong := &settingsError{unreadable(readings)}
 	if len(wrong.problems) == 0 {
 		wrong.problems = s.contradictions()
 	}
@@ -152,6 +147,16 @@ func loadSettings(src sources) (*Settings, error) {
 		return nil, wrong
 	}
 	return s, nil
+}
+
+// unreadable are the problems of settings one by one.
+func unreadable(readings []reading) (problems []string) {
+	for _, r := range readings {
+		if r.problem != "" {
+			problems = append(problems, r.of.name+": "+r.problem)
+		}
+	}
+	return problems
 }
 
 // reading is a setting as it was found.
@@ -200,7 +205,12 @@ func (d *setting) complaint(value string, err error) string {
 }
 
 // contradictions says what is wrong with settings that are right one by one.
-func (s *Settings) contradictions() (problems []string) {
+func (s *Settings) contradictions() []string {
+	return append(s.mismatches(), s.productionProblems()...)
+}
+
+// mismatches are settings that do not go together.
+func (s *Settings) mismatches() (problems []string) {
 	shared := strings.HasPrefix(s.JWTAlgorithm, "HS")
 	switch {
 	case shared && s.JWTJWKSURL != "":
@@ -212,7 +222,6 @@ func (s *Settings) contradictions() (problems []string) {
 		problems = append(problems, "DATABASE_MIGRATE_URL: it goes with DATABASE_URL, which is not set")
 	}
 	problems = append(problems, s.Telemetry.contradictions()...)
-	problems = append(problems, s.productionProblems()...)
 	problems = append(problems, trustContradictions("KAFKA", "KAFKA_TLS", s.KafkaTrust, s.KafkaTLS)...)
 	problems = append(problems, trustContradictions("REDIS", "a rediss:// REDIS_URL", s.RedisTrust, strings.HasPrefix(string(s.RedisURL), "rediss://"))...)
 	return append(problems, s.kafkaContradictions()...)
