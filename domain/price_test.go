@@ -182,13 +182,12 @@ func TestVersionID(t *testing.T) {
 	}
 	same := base()
 	same.Rates = rates("input=2.500 cached_input=1.25 output=10 reasoning=10 requests=0") // the same, spelled out
+	same.Regions = map[string]Amount{"eu": MustAmount("1.1")}
 	if got := built(t, same).ID; got != id {
 		t.Errorf("the same prices are %s and %s", id, got)
 	}
 	seen := map[string]bool{id: true}
 	for name, change := range map[string]func(v *PriceVersion){
-		"region":     func(v *PriceVersion) { v.Regions = map[string]Amount{"eu": MustAmount("1.1")} },
-		"factor":     func(v *PriceVersion) { v.Regions = map[string]Amount{"eu": MustAmount("1.2")} },
 		"price":      func(v *PriceVersion) { v.Rates.Set(Output, MustAmount("0.000010000001")) },
 		"meter":      func(v *PriceVersion) { v.Rates.Set(AudioIn, Zero) },
 		"threshold":  func(v *PriceVersion) { v.Tiers[0].AboveInput++ },
@@ -210,6 +209,49 @@ func TestVersionID(t *testing.T) {
 		seen[got] = true
 	}
 }
+
+// TestRegionID: what is charged in a region goes by an ID of its own, by the cost and as sold, from the cache, too.
+func TestRegionID(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for _, factor := range []string{"1.1", "1.2"} {
+		costs := book(t, chat("m", PriceVersion{Rates: rates("input=2.5 output=10"), Regions: map[string]Amount{"us": MustAmount(factor), SpeedFast: MustAmount("2")}}))
+		sell, err := NewSellBook(costs, SellRules{Markup: percent("20")}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cost := &costs.Named("m")[0].Versions[0]
+		sold := sell.Price("x", cost, day("2026-01-01"))
+		cached, err := sold.Cached(50)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := VersionsOf(costs, sell)
+		for _, v := range []*PriceVersion{cost, sold, cached} {
+			for _, region := range []string{"us", SpeedFast, "us+fast"} {
+				at, known := v.In(region)
+				// Only fast is the same with both factors.
+				if base, named := cutRegion(at.ID); !known || base != v.ID || named != region || seen[at.ID] && region != SpeedFast {
+					t.Errorf("%s in %s has the ID %s", v.ID, region, at.ID)
+				}
+				seen[at.ID] = true
+				found := all[at.ID]
+				if v == cached {
+					found = CachedVersion(at.ID, func(id string) *PriceVersion { return all[id] })
+				}
+				if found == nil || found.ID != at.ID || found.Region != region {
+					t.Errorf("%s is found as %+v", at.ID, found)
+				}
+			}
+		}
+	}
+	_, v, _ := book(t, chat("m", PriceVersion{Rates: rates("input=2.5 output=10"), Regions: map[string]Amount{"us": MustAmount("1.1")}})).Lookup("m", day("2026-01-01"))
+	if at, _ := v.In("us"); at.ID != pinnedInUS { // as in TestVersionID
+		t.Errorf("the ID is %s, was %s", at.ID, pinnedInUS)
+	}
+}
+
+const pinnedInUS = "acme/m@launch#cae55f48*us#38382652"
 
 // TestBuildCopies shows that a book does not change when its makings do.
 func TestBuildCopies(t *testing.T) {

@@ -161,18 +161,23 @@ func isBookName(s string) bool {
 	return true
 }
 
-// contentID hashes a canonical text of the completed rates and the factors on them: the ID stands for what is
-// charged.
+// contentID hashes a canonical text of the completed rates: the ID stands for what is charged. Factors of regions
+// are none of it: what is charged in a region has an ID of its own, and the base price keeps its ID when they change.
 func (v *PriceVersion) contentID() string {
-	from := startName(v.From)
-	var b strings.Builder
-	fmt.Fprintf(&b, "rules 1\n%s/%s@%s\n", v.Provider, v.Model, from)
-	v.render(&b)
-	sum := sha256.Sum256([]byte(b.String()))
-	return fmt.Sprintf("%s/%s@%s#%s", v.Provider, v.Model, from, hex.EncodeToString(sum[:4]))
+	name := fmt.Sprintf("%s/%s@%s", v.Provider, v.Model, startName(v.From))
+	return name + "#" + v.hash("rules 1\n"+name)
 }
 
-// render writes all rates of a version, and the factors.
+// hash is 8 hex digits that stand for a name and all rates of a version.
+func (v *PriceVersion) hash(name string) string {
+	var b strings.Builder
+	b.WriteString(name + "\n")
+	v.render(&b)
+	sum := sha256.Sum256([]byte(b.String()))
+	return hex.EncodeToString(sum[:4])
+}
+
+// render writes all rates of a version.
 func (v *PriceVersion) render(b *strings.Builder) {
 	v.Rates.render(b, "base")
 	for i := range v.Tiers {
@@ -181,9 +186,6 @@ func (v *PriceVersion) render(b *strings.Builder) {
 	for _, name := range slices.Sorted(maps.Keys(v.ServiceTiers)) {
 		rates := v.ServiceTiers[name]
 		rates.render(b, "service "+name)
-	}
-	for _, name := range slices.Sorted(maps.Keys(v.Regions)) {
-		fmt.Fprintf(b, "region %s=%s\n", name, v.Regions[name])
 	}
 }
 

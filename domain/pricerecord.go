@@ -101,8 +101,15 @@ func invalidRecord(d *AccountData) string {
 
 // Dated is where a version stands in a book.
 type Dated struct {
-	Model string // provider/model
-	From  time.Time
+	Model  string // provider/model
+	From   time.Time
+	Region string // whose factor is in it; "" = none's
+}
+
+// place is where a version of an ID stands.
+func place(id, model string, from time.Time) Dated {
+	_, region := cutRegion(id)
+	return Dated{model, from, region}
 }
 
 // Versions are price versions by ID.
@@ -112,7 +119,7 @@ type Versions map[string]Dated
 func CostVersions(b *PriceBook) Versions {
 	out := Versions{}
 	for id, v := range VersionsOf(b, nil) {
-		out[id] = Dated{v.Provider + "/" + v.Model, v.From}
+		out[id] = place(id, v.Provider+"/"+v.Model, v.From)
 	}
 	return out
 }
@@ -121,8 +128,10 @@ func CostVersions(b *PriceBook) Versions {
 func SellVersions(b *SellBook) Versions {
 	out := Versions{}
 	for _, v := range b.Versions() {
-		if v.Cost() != v {
-			out[v.ID] = Dated{v.Provider + "/" + v.Model, v.From}
+		for _, at := range v.everywhere() {
+			if at.Cost() != at {
+				out[at.ID] = place(at.ID, at.Provider+"/"+at.Model, at.From)
+			}
 		}
 	}
 	return out
@@ -137,8 +146,8 @@ func (v Versions) digest() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// changes lists what makes next of v, by model and date. Only where one version went and one came for the
-// same model and time did the one take the other's place.
+// changes lists what makes next of v, by model, date and region. Only where one version went and one came for the
+// same of these did the one take the other's place.
 func (v Versions) changes(next Versions) (out []VersionChange) {
 	gone, come := map[Dated][]string{}, map[Dated][]string{}
 	places := map[Dated]bool{}
@@ -169,7 +178,7 @@ func (v Versions) changes(next Versions) (out []VersionChange) {
 }
 
 func compareDated(a, b Dated) int {
-	return cmp.Or(strings.Compare(a.Model, b.Model), a.From.Compare(b.From))
+	return cmp.Or(strings.Compare(a.Model, b.Model), a.From.Compare(b.From), strings.Compare(a.Region, b.Region))
 }
 
 // apply makes the changes on v.
@@ -187,7 +196,7 @@ func (v Versions) apply(changes []VersionChange) error {
 		}
 		delete(v, c.From)
 		if c.To != "" {
-			v[c.To] = Dated{c.Model, from}
+			v[c.To] = place(c.To, c.Model, from)
 		}
 	}
 	return nil

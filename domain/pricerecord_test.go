@@ -3,6 +3,7 @@ package domain
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,8 +38,12 @@ func TestPriceRecord(t *testing.T) {
 			book := rapid.SampledFrom([]string{BookCost, BookSell}).Draw(t, "book")
 			versions := Versions{}
 			for range rapid.IntRange(0, 12).Draw(t, "versions") {
-				at := Dated{rapid.SampledFrom([]string{"a/m", "a/n", "b/" + strings.Repeat("n", 100)}).Draw(t, "model"), rapid.SampledFrom(dates).Draw(t, "from")}
-				versions[fmt.Sprintf("%s@%s#%d", at.Model, startName(at.From), rapid.IntRange(0, 3).Draw(t, "hash"))] = at
+				at := Dated{rapid.SampledFrom([]string{"a/m", "a/n", "b/" + strings.Repeat("n", 100)}).Draw(t, "model"), rapid.SampledFrom(dates).Draw(t, "from"), rapid.SampledFrom([]string{"", "us"}).Draw(t, "region")}
+				id := fmt.Sprintf("%s@%s#%d", at.Model, startName(at.From), rapid.IntRange(0, 3).Draw(t, "hash"))
+				if at.Region != "" {
+					id += fmt.Sprintf("*%s#%d", at.Region, rapid.IntRange(0, 3).Draw(t, "hash of the region"))
+				}
+				versions[id] = at
 			}
 			recordAll(k, r, book, versions)
 			if again := recordAll(k, r, book, versions); again != 0 {
@@ -63,7 +68,7 @@ func TestPriceRecordIsSplit(t *testing.T) {
 	t.Parallel()
 	versions := Versions{}
 	for i := range 500 {
-		at := Dated{strings.Repeat("p", maxBookName) + "/" + strings.Repeat("m", maxBookName-3) + fmt.Sprintf("%03d", i), day("2026-01-01")}
+		at := Dated{strings.Repeat("p", maxBookName) + "/" + strings.Repeat("m", maxBookName-3) + fmt.Sprintf("%03d", i), day("2026-01-01"), ""}
 		versions[at.Model+"@2026-01-01#01234567+10%+fixed#01234567"] = at
 	}
 	k, dead := newBookkeeper(t), &PriceRecord{}
@@ -94,7 +99,7 @@ func TestPriceRecordIsSplit(t *testing.T) {
 func TestPricesMoved(t *testing.T) {
 	t.Parallel()
 	k, r := newBookkeeper(t), &PriceRecord{}
-	a := Versions{"a/m@launch#1": {"a/m", time.Time{}}}
+	a := Versions{"a/m@launch#1": {Model: "a/m"}}
 	first := r.Next(BookCost, a)
 	recordAll(k, r, BookCost, a)
 	for _, after := range []int64{0, 2, -1} {
@@ -112,7 +117,7 @@ func TestPricesMoved(t *testing.T) {
 func TestPricesAccountIsNobodys(t *testing.T) {
 	t.Parallel()
 	k, r := newBookkeeper(t), &PriceRecord{}
-	recordAll(k, r, BookCost, Versions{"a/m@launch#1": {"a/m", time.Time{}}})
+	recordAll(k, r, BookCost, Versions{"a/m@launch#1": {Model: "a/m"}})
 	change := r.Next(BookCost, Versions{})
 	record := RecordPrices{After: 1, Data: AccountData{Prices: change, Actor: "test"}}
 	with := func(edit func(*RecordPrices)) RecordPrices {
@@ -154,7 +159,7 @@ func TestPricesAccountIsNobodys(t *testing.T) {
 func TestPriceRecordRefuses(t *testing.T) {
 	t.Parallel()
 	k, r := newBookkeeper(t), &PriceRecord{}
-	recordAll(k, r, BookCost, Versions{"a/m@launch#1": {"a/m", time.Time{}}})
+	recordAll(k, r, BookCost, Versions{"a/m@launch#1": {Model: "a/m"}})
 	before := fmt.Sprint(*r)
 	for name, edit := range map[string]func(*PricesData){
 		"from elsewhere": func(d *PricesData) { d.From = "" },
@@ -164,7 +169,7 @@ func TestPriceRecordRefuses(t *testing.T) {
 		"an odd date":    func(d *PricesData) { d.Changes[0].EffectiveFrom = "soon" },
 		"another book's": func(d *PricesData) { d.Book = BookSell },
 	} {
-		d := *r.Next(BookCost, Versions{"a/m@launch#3": {"a/m", time.Time{}}})
+		d := *r.Next(BookCost, Versions{"a/m@launch#3": {Model: "a/m"}})
 		edit(&d)
 		e := *k.events[0]
 		e.Seq, e.Data = 2, &AccountData{Prices: &d, Actor: "test"}
@@ -218,6 +223,61 @@ func TestRepriced(t *testing.T) {
 				e := &Event{Kind: KindCommit, OccurredAt: day(at).Add(6 * time.Hour), Data: &CommitData{PriceVersion: v.ID + "+10%#01234567", CostVersion: v.ID}}
 				if by, charged := p.Charged(e); charged != (list == c.charged) || charged && !strings.HasPrefix(by, v.ID) {
 					t.Errorf("%s: a charge of %s by %s: %v, by %q", c.name, at, v.ID, charged, by)
+				}
+			}
+		}
+	}
+}
+
+// TestFactorsAreRecordedApart: where only the factor of a region changes, the base keeps its version, and only what
+// was charged in the region by the old factor contradicts the book.
+func TestFactorsAreRecordedApart(t *testing.T) {
+	t.Parallel()
+	with := func(input string, factors ...string) *PriceBook {
+		v := PriceVersion{Rates: rates("output=2 input=" + input), Regions: map[string]Amount{}}
+		for i, f := range factors {
+			v.Regions[[]string{"us", "eu"}[i]] = MustAmount(f)
+		}
+		return book(t, chat("m", v))
+	}
+	recorded := with("1", "1.1")
+	base := &recorded.Named("m")[0].Versions[0]
+	us, _ := base.In("us")
+	for _, c := range []struct {
+		next            *PriceBook
+		changes         string
+		prices          int
+		base, us, usNow bool // whether a charge at the base price, in the region as it was, and as it is, contradicts it
+	}{
+		{with("1", "1.1"), "", 0, false, false, false},
+		{with("1", "1.1", "1.2"), ">eu", 0, false, false, false},
+		{with("1"), "us>", 0, false, false, false},
+		{with("1", "1.2"), "us>us", 1, false, true, false},
+		{with("3", "1.1"), "> us>us", 1, true, true, false},
+	} {
+		next := &c.next.Named("m")[0].Versions[0]
+		var changes []string
+		for _, change := range RecordOf(recorded).cost.changes(CostVersions(c.next)) {
+			_, from := cutRegion(change.From)
+			_, to := cutRegion(change.To)
+			changes = append(changes, from+">"+to)
+		}
+		prices := RecordOf(recorded).Repriced(c.next)
+		if got := strings.Join(changes, " "); got != c.changes || len(prices) != c.prices || (next.ID == base.ID) == c.base {
+			t.Errorf("%s: %q, %v; want %+v", next.ID, got, prices, c)
+		}
+		usNow, _ := next.In("us")
+		for _, charge := range []struct {
+			v    *PriceVersion
+			want bool
+		}{{base, c.base}, {us, c.us}, {usNow, c.usNow}} {
+			for _, data := range []*CommitData{{PriceVersion: charge.v.ID}, {PriceVersion: base.ID + "+10%#01234567*us#01234567", CostVersion: charge.v.ID}} {
+				charged := slices.ContainsFunc(prices, func(r Repricing) bool {
+					_, charged := r.Charged(&Event{OccurredAt: day("2026-06-01"), Data: data})
+					return charged
+				})
+				if sold := data.CostVersion != ""; charged != charge.want && !(sold && c.base) {
+					t.Errorf("%s by %s: %t", charge.v.ID, next.ID, charged)
 				}
 			}
 		}

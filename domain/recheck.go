@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 )
@@ -10,8 +11,9 @@ type PastCharge struct {
 	Amount       Amount // what was taken: by the commit, and by the overage where it exceeded the reserve
 	Meters       Meters
 	Lines        []Line
-	CostLines    []Line
+	CostLines    []Line // none where it cost nothing: it was answered from the cache
 	PriceVersion string
+	CostVersion  string // "" = PriceVersion
 	ServiceTier  string
 	Region       string // whose factor was charged
 }
@@ -22,28 +24,51 @@ type Recheck struct {
 	Unlisted []string // versions that the book does not have: their part was checked by its own lines only
 }
 
-// Recheck calculates the charge again, from its meters and its price version: the lines must multiply and
-// add up, their quantities must be the meters, and the version must give the same lines. version finds a
-// price version by its ID, nil where the book does not have it.
+// Recheck calculates the charge, and what it cost, again, from its meters and its price versions: the lines must
+// multiply and add up, their quantities must be the meters, and the version must give the same lines. version finds
+// a price version by its ID, nil where the book does not have it.
 func (c *PastCharge) Recheck(version func(id string) *PriceVersion) Recheck {
 	var r Recheck
 	r.lines("the lines", c.Lines, &c.Amount)
-	r.lines("the cost lines", c.CostLines, nil)
+	r.again(c, "charged", version)
+	if len(c.CostLines) > 0 && !SameLines(c.Lines, c.CostLines) {
+		r.lines("the cost lines", c.CostLines, nil)
+		cost := *c
+		cost.Lines, cost.PriceVersion = c.CostLines, cmp.Or(c.CostVersion, c.PriceVersion)
+		r.again(&cost, "put down as cost", version)
+	}
+	return r
+}
+
+// SameLines reports whether two charges consist of the same.
+func SameLines(a, b []Line) bool {
+	return slices.EqualFunc(a, b, func(a, b Line) bool {
+		return a.Meter == b.Meter && a.Quantity == b.Quantity && a.UnitPrice.Equal(b.UnitPrice) && a.Amount.Equal(b.Amount) &&
+			a.PriceVersion == b.PriceVersion
+	})
+}
+
+// again calculates the lines of a charge from its meters and its version.
+func (r *Recheck) again(c *PastCharge, done string, version func(id string) *PriceVersion) {
 	counted := quantities(c.Lines)
 	for m, n := range c.Meters {
 		if counted[m] != n {
-			r.findf("%s was counted as %d and charged as %d", Meter(m), n, counted[m])
+			r.findf("%s was counted as %d and %s as %d", Meter(m), n, done, counted[m])
 		}
+	}
+	if _, region := cutRegion(c.PriceVersion); region != c.Region {
+		r.findf("it is of the region %q and charged by %s", c.Region, c.PriceVersion)
 	}
 	for _, part := range c.parts() {
 		v := version(part.PriceVersion)
 		if v == nil {
-			r.Unlisted = append(r.Unlisted, part.PriceVersion)
+			if !slices.Contains(r.Unlisted, part.PriceVersion) {
+				r.Unlisted = append(r.Unlisted, part.PriceVersion)
+			}
 			continue
 		}
 		r.against(v, &part)
 	}
-	return r
 }
 
 func (r *Recheck) findf(format string, args ...any) {
@@ -97,7 +122,6 @@ func (c *PastCharge) parts() []PastCharge {
 
 // against calculates a part by its version.
 func (r *Recheck) against(v *PriceVersion, part *PastCharge) {
-	v, _ = v.In(part.Region) // another model of the same charge may have no factor for it
 	again, err := v.Charge(part.Meters, part.ServiceTier)
 	if err != nil {
 		r.findf("by %s it cannot be charged: %s", v.ID, err)
@@ -118,17 +142,22 @@ func (r *Recheck) against(v *PriceVersion, part *PastCharge) {
 	}
 }
 
-// VersionsOf lists all price versions of a book by their IDs, those of the past and the future among them, and
-// all that anybody pays by a sell book; nil sells at cost.
+// VersionsOf lists all price versions of a book by their IDs, those of the past, the future and each region among
+// them, and all that anybody pays by a sell book; nil sells at cost.
 func VersionsOf(b *PriceBook, sell *SellBook) map[string]*PriceVersion {
 	all := map[string]*PriceVersion{}
+	add := func(v *PriceVersion) {
+		for _, at := range v.everywhere() {
+			all[at.ID] = at
+		}
+	}
 	for _, m := range b.sorted {
 		for i := range m.Versions {
-			all[m.Versions[i].ID] = &m.Versions[i]
+			add(&m.Versions[i])
 		}
 	}
 	for _, v := range sell.Versions() {
-		all[v.ID] = v
+		add(v)
 	}
 	return all
 }

@@ -65,7 +65,7 @@ func TestRecheckEqual(t *testing.T) {
 			if err := sum.Add(other); err != nil {
 				rt.Fatal(err)
 			}
-			c.Lines, c.Amount = sum.Lines, sum.Amount
+			c.Lines, c.Amount, c.CostLines = sum.Lines, sum.Amount, slices.Clone(sum.Lines)
 			for m, n := range more {
 				c.Meters[m] += n
 			}
@@ -101,9 +101,18 @@ func TestRecheckDiffers(t *testing.T) {
 		{"tier", func(c *PastCharge) { c.ServiceTier = "flex" }, "900 input at 0.000001", false},
 		{"threshold", func(c *PastCharge) {
 			c.Meters[Input], c.Lines[0].Quantity, c.Lines[0].Amount, c.Amount = 1001, 1001, MustAmount("0.002002"), MustAmount("0.002502")
+			c.CostLines = slices.Clone(c.Lines)
 		}, "1001 input at 0.000004", false},
 		{"line missing", func(c *PastCharge) { c.Lines = c.Lines[:2] }, "there is a line for 1 requests", false},
 		{"line too many", func(c *PastCharge) { c.Lines = append(c.Lines, Line{Meter: WebSearch}) }, "it has 3 lines, not 4", false},
+		{"cost by another price, whole in itself", func(c *PastCharge) {
+			c.CostLines[1].UnitPrice, c.CostLines[1].Amount = MustAmount("0.00002"), MustAmount("0.001")
+		}, "50 output at 0.00001 is 0.0005, and 0.001 at 0.00002 was charged", false},
+		{"cost by another version", func(c *PastCharge) {
+			c.CostLines[0].UnitPrice, c.CostLines[0].Amount = MustAmount("0.000001"), MustAmount("0.0009")
+			c.CostVersion = b.Named("small")[0].Versions[0].ID
+		}, "900 input at 0.0000001 is 0.00009, and 0.0009 at 0.000001 was charged", true},
+		{"cost of less", func(c *PastCharge) { c.CostLines = c.CostLines[:1] }, "output was counted as 50 and put down as cost as 0", true},
 		{"version of another model", func(c *PastCharge) { c.PriceVersion = b.Named("small")[0].Versions[0].ID }, "900 input at 0.0000001 is 0.00009", false},
 		{"meter without a price", func(c *PastCharge) { c.Meters[AudioIn] = 1 }, "it cannot be charged", false},
 	} {

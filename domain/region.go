@@ -12,9 +12,15 @@ import (
 // is made: each is the version's, times the factor, rounded half up to 1e-12. A place and a speed together
 // have the product of both factors, rounded once. What is sold has the same factors, on its own prices: a
 // customer who asks for what costs twice as much pays twice as much, for fixed prices, too.
+//
+// What is charged in a region has an ID of its own: the version's, the region, and a hash of these prices. So the
+// version's own ID says nothing of regions, and stays when only a factor changes.
 
 // SpeedFast is the one speed that has a name; all other regions are places.
 const SpeedFast = "fast"
+
+// regionMark stands in an ID before the region whose factor is in the prices. No name has it.
+const regionMark = "*"
 
 // AnyGeo, as a need's Geo, says that the request names no place, and the provider may choose one.
 const AnyGeo = "*"
@@ -29,6 +35,25 @@ func splitRegion(name string) (geo, speed string) {
 		return "", name
 	}
 	return geo, speed
+}
+
+// cutRegion takes a version's ID apart: the version's own, and the region that it is for.
+func cutRegion(id string) (base, region string) {
+	i := strings.LastIndex(id, regionMark)
+	if i < 0 {
+		return id, ""
+	}
+	region, _, _ = strings.Cut(id[i+1:], "#")
+	return id[:i], region
+}
+
+// everywhere is a version, and what it is in each region.
+func (v *PriceVersion) everywhere() []*PriceVersion {
+	out := []*PriceVersion{v}
+	for _, name := range slices.Sorted(maps.Keys(v.regional)) {
+		out = append(out, v.regional[name])
+	}
+	return out
 }
 
 // isBaseRegion reports whether a name means the base price.
@@ -84,7 +109,9 @@ func (v *PriceVersion) buildRegion(name string, factor Amount) error {
 		return r
 	}
 	r := v.derived(scale)
-	r.Region, r.ID, r.Regions, r.regional = name, v.ID, nil, nil
+	r.Region, r.Regions, r.regional = name, nil, nil
+	r.ID = v.ID + regionMark + name
+	r.ID += "#" + r.hash("region 1\n"+r.ID)
 	if v.cost != nil {
 		r.cost = v.cost.regional[name]
 	}

@@ -55,7 +55,7 @@ func TestRegions(t *testing.T) {
 		if errA != nil || errB != nil || a.Amount.String() != c.cost || b.Amount.String() != c.sold || known != c.known || at.Region != c.applied || paid.Region != c.applied {
 			t.Errorf("%s in %q: %s, sold at %s, by %q, %t; want %s, %s, %q, %t", c.model, c.region, a.Amount, b.Amount, at.Region, known, c.cost, c.sold, c.applied, c.known)
 		}
-		if a.PriceVersion != cost.ID || paid.Cost() != at || !strings.HasPrefix(b.PriceVersion, cost.ID+"+20%") {
+		if base, region := cutRegion(a.PriceVersion); base != cost.ID || region != c.applied || paid.Cost() != at || !strings.HasPrefix(b.PriceVersion, cost.ID+"+20%") {
 			t.Errorf("%s in %q: by %s, sold by %s", c.model, c.region, a.PriceVersion, b.PriceVersion)
 		}
 	}
@@ -89,11 +89,24 @@ func TestRecheckInRegions(t *testing.T) {
 			t.Fatal(err)
 		}
 		past := PastCharge{Amount: c.Amount, Meters: m, Lines: c.Lines, PriceVersion: c.PriceVersion, ServiceTier: tier, Region: at.Region}
-		find := func(string) *PriceVersion { return v }
+		find := func(id string) *PriceVersion {
+			for _, at := range v.everywhere() {
+				if at.ID == id {
+					return at
+				}
+			}
+			return nil
+		}
 		if r := past.Recheck(find); len(r.Problems)+len(r.Unlisted) != 0 {
 			t.Fatalf("%+v", r)
 		}
-		past.Region = ""
+		if past.Region = ""; at.Region == "" {
+			past.Region = "us"
+		}
+		if r := past.Recheck(find); len(r.Problems) == 0 {
+			t.Fatalf("%s in %q passes for %q", c.Amount, at.Region, past.Region)
+		}
+		past.Region, past.PriceVersion = "", v.ID
 		base, err := v.Charge(m, tier)
 		if r := past.Recheck(find); err == nil && !base.Amount.Equal(c.Amount) && len(r.Problems) == 0 {
 			t.Fatalf("%s in %q passes for %s", c.Amount, at.Region, base.Amount)

@@ -11,7 +11,7 @@ import (
 // something was charged in it already, by another version, the book is dated backwards.
 type Repricing struct {
 	Model       string // provider/model
-	Version     string // by which it is priced now
+	Version     string // by which it is priced now; that of a region, where only its factor is another
 	From, Until time.Time
 }
 
@@ -29,15 +29,29 @@ func (r *PriceRecord) Repriced(next *PriceBook) (out []Repricing) {
 	for _, c := range r.cost.changes(is) {
 		m := next.exactly(c.Model)
 		from, _ := ParseStart(c.EffectiveFrom) //nolint:errcheck // it is a version's own
-		if m == nil || !models[c.Model] || seen[Dated{c.Model, from}] {
+		if m == nil || !models[c.Model] {
 			continue
 		}
-		seen[Dated{c.Model, from}] = true
-		if v := m.at(from); v != nil {
+		at := place(c.From+c.To, c.Model, from)
+		switch v := m.at(from); {
+		case at.Region != "":
+			if c.sameBase() {
+				out = append(out, Repricing{c.Model, c.To, from, m.next(from)})
+			}
+		case v != nil && !seen[at]:
+			seen[at] = true
 			out = append(out, Repricing{c.Model, v.ID, from, m.next(from)})
 		}
 	}
 	return out
+}
+
+// sameBase says whether a region's price took another's place by its factor alone: where the base is another, too,
+// that tells it, and a region that is new, or gone, prices nothing anew.
+func (c *VersionChange) sameBase() bool {
+	was, _ := cutRegion(c.From)
+	is, _ := cutRegion(c.To)
+	return c.From != "" && was == is
 }
 
 // next is when the version behind a time begins.
@@ -53,6 +67,14 @@ func (m *Model) next(t time.Time) time.Time {
 // String says which price is meant.
 func (r *Repricing) String() string {
 	return fmt.Sprintf("%s from %s (%s)", r.Model, startName(r.From), r.Version)
+}
+
+// Prefix is how the IDs of all versions begin that a charge of the time may have been by.
+func (r *Repricing) Prefix() string {
+	if base, region := cutRegion(r.Version); region != "" {
+		return base + regionMark + region + "#"
+	}
+	return r.Model + "@"
 }
 
 // Charged says whether an event charged the model within the time by another version, and by which.
@@ -73,7 +95,9 @@ func (r *Repricing) Charged(e *Event) (by string, charged bool) {
 			ids = append(ids, lines[i].PriceVersion)
 		}
 	}
-	i := slices.IndexFunc(ids, func(id string) bool { return versionOf(id, r.Model) && !strings.HasPrefix(id, r.Version) })
+	i := slices.IndexFunc(ids, func(id string) bool {
+		return versionOf(id, r.Model) && strings.HasPrefix(id, r.Prefix()) && !strings.HasPrefix(id, r.Version)
+	})
 	if i < 0 {
 		return "", false
 	}

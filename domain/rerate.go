@@ -55,7 +55,8 @@ func (c *Charged) Past() PastCharge { return NewPastCharge(c.Data, c.Amount) }
 
 // NewPastCharge is a charge of so much as its event has it.
 func NewPastCharge(d *CommitData, amount Amount) PastCharge {
-	return PastCharge{Amount: amount, Meters: d.Meters, Lines: d.Lines, CostLines: d.CostLines, PriceVersion: d.PriceVersion, ServiceTier: d.ServiceTier, Region: d.Region}
+	return PastCharge{Amount: amount, Meters: d.Meters, Lines: d.Lines, CostLines: d.CostLines,
+		PriceVersion: d.PriceVersion, CostVersion: d.CostVersion, ServiceTier: d.ServiceTier, Region: d.Region}
 }
 
 // Tariff is what charges are priced by again. A nil Sell sells at cost.
@@ -82,11 +83,14 @@ func (u *Unrated) Error() string { return strings.TrimPrefix(u.Model+": "+u.Prob
 func (t *Tariff) Rerate(c *Charged) (Rerated, error) {
 	past, out := c.Past(), Rerated{}
 	for _, part := range past.parts() {
-		paid, unrated := t.versionFor(c, part.PriceVersion)
+		paid, unrated := t.versionFor(c, &part)
 		if unrated != nil {
 			return Rerated{}, unrated
 		}
-		paid, known := paid.In(part.Region)
+		paid, known, err := paid.like(c, &part)
+		if err != nil {
+			return Rerated{}, &Unrated{paid.Provider + "/" + paid.Model, err.Error()}
+		}
 		if !known && part.PriceVersion == past.PriceVersion { // else the region is another model's
 			return Rerated{}, &Unrated{paid.Provider + "/" + paid.Model, "the book has no factor for " + part.Region}
 		}
@@ -102,11 +106,29 @@ func (t *Tariff) Rerate(c *Charged) (Rerated, error) {
 	return out, nil
 }
 
-// versionFor is what the account pays, by this tariff, for what was charged by a version.
-func (t *Tariff) versionFor(c *Charged, charged string) (*PriceVersion, *Unrated) {
-	name := modelOf(charged)
+// like is a version where the part was served, and as a part of the price where it was answered from the cache. An
+// answer from the cache whose price does not tell that part is an error.
+func (v *PriceVersion) like(c *Charged, part *PastCharge) (at *PriceVersion, known bool, err error) {
+	if c.Data.Cache == CacheHit {
+		_, percent, ok := cachedRule(part.PriceVersion)
+		if !ok {
+			return v, false, fmt.Errorf("%.128q does not tell what an answer from the cache costs", part.PriceVersion)
+		}
+		cached, err := v.Cached(percent)
+		if err != nil {
+			return v, false, err
+		}
+		v = cached
+	}
+	at, known = v.In(part.Region)
+	return at, known, nil
+}
+
+// versionFor is what the account pays, by this tariff, for what a part of a charge was charged by.
+func (t *Tariff) versionFor(c *Charged, part *PastCharge) (*PriceVersion, *Unrated) {
+	name := modelOf(part.PriceVersion)
 	if name == "" {
-		return nil, &Unrated{"", fmt.Sprintf("its price version %.128q names no model", charged)}
+		return nil, &Unrated{"", fmt.Sprintf("its price version %.128q names no model", part.PriceVersion)}
 	}
 	m := t.Prices.exactly(name)
 	if m == nil {
@@ -114,7 +136,8 @@ func (t *Tariff) versionFor(c *Charged, charged string) (*PriceVersion, *Unrated
 	}
 	began := c.began()
 	if v := m.at(began.Add(-beganWithin)); v != nil {
-		if paid := t.Sell.Price(c.Account, v, began.Add(-beganWithin)); paid.ID == charged { // reserved just before it changed
+		paid := t.Sell.Price(c.Account, v, began.Add(-beganWithin))
+		if at, _, err := paid.like(c, part); err == nil && at.ID == part.PriceVersion { // reserved just before it changed
 			return paid, nil
 		}
 	}
@@ -125,8 +148,8 @@ func (t *Tariff) versionFor(c *Charged, charged string) (*PriceVersion, *Unrated
 	return t.Sell.Price(c.Account, v, began), nil
 }
 
-// versionForm is how price versions' IDs begin: provider/model@day#hash.
-var versionForm = regexp.MustCompile(`^([^/]+/.+)@(?:launch|\d{4}-\d\d-\d\d)#[0-9a-f]{8}`)
+// versionForm is how price versions' IDs begin: provider/model@start#hash.
+var versionForm = regexp.MustCompile(`^([^/]+/.+)@(?:launch|\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\dZ)?)#[0-9a-f]{8}`)
 
 // modelOf is the model that a price version is of, as provider/model; "" where its ID is none.
 func modelOf(version string) string {

@@ -53,6 +53,20 @@ func TestRerate(t *testing.T) {
 		{"sold", selling, "x", "m", "2026-03-01T00:00:00Z", nil, million, "10"},
 		{"sold to a group", selling, "ann", "m", "2026-02-28T00:00:00Z", nil, million, "5"},
 		{"sold to a group, by its date", selling, "ann", "m", "2026-03-01T00:00:02Z", nil, million, "5.5"},
+		{"by a price that began within a day", next, "x", "m", "2026-03-01T00:00:00Z", func(c *Charged) { c.Data.PriceVersion = "acme/m@2026-01-01T12:00:00Z#01234567" }, million, "5"},
+		{"from the cache", next, "x", "m", "2026-03-01T00:00:00Z", func(c *Charged) {
+			c.Data.Cache, c.Data.PriceVersion = CacheHit, "acme/m@launch#01234567-20%#01234567"
+		}, million, "4"},
+		{"from the cache, as sold", selling, "x", "m", "2026-03-01T00:00:00Z", func(c *Charged) {
+			c.Data.Cache, c.Data.PriceVersion = CacheHit, "acme/m@launch#01234567-50%#01234567-20%#01234567"
+		}, million, "8"},
+		{"from the cache, for nothing", next, "x", "m", "2026-03-01T00:00:00Z", func(c *Charged) {
+			c.Data.Cache, c.Data.PriceVersion = CacheHit, "acme/m@launch#01234567-100%#01234567"
+		}, million, "0"},
+		{"from the cache, at the full price", next, "x", "m", "2026-03-01T00:00:00Z", func(c *Charged) {
+			c.Data.Cache, c.Data.PriceVersion = CacheHit, "acme/m@launch#01234567-50%#01234567+0%#01234567"
+		}, million, "5"},
+		{"from the cache, for nobody knows what", next, "x", "m", "2026-03-01T00:00:00Z", func(c *Charged) { c.Data.Cache = CacheHit }, million, "acme/m: "},
 		{"a name with an @", next, "x", "at@2020", "2026-03-01T00:00:00Z", nil, million, "9"},
 		{"reserved on the day before", old, "x", "m", "2026-07-01T00:00:05Z", func(c *Charged) { c.Data.LatencyMillis = 6000 }, million, "1"},
 		{"reserved on the day", old, "x", "m", "2026-07-01T00:00:05Z", func(c *Charged) { c.Data.LatencyMillis = 1000 }, million, "2"},

@@ -1,8 +1,6 @@
 package domain
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -234,6 +232,11 @@ func (v *PriceVersion) sold(markup Amount, fixed *Rates) (*PriceVersion, error) 
 	if markup.IsZero() && fixed.Empty() {
 		return v, nil
 	}
+	return v.resold(markup, fixed)
+}
+
+// resold derives a version of its own, whatever it comes to.
+func (v *PriceVersion) resold(markup Amount, fixed *Rates) (*PriceVersion, error) {
 	var failed error
 	out := v.derived(func(r Rates) Rates {
 		derived, err := r.sold(markup, fixed)
@@ -262,11 +265,7 @@ func (v *PriceVersion) ruleName(markup Amount, fixed *Rates) string {
 	if !fixed.Empty() {
 		rule += "+fixed"
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "sell 1\n%s%s\n", v.ID, rule)
-	v.render(&b)
-	sum := sha256.Sum256([]byte(b.String()))
-	return rule + "#" + hex.EncodeToString(sum[:4])
+	return rule + "#" + v.hash("sell 1\n"+v.ID+rule)
 }
 
 // detailsOf names the detail meters that are sold like their whole where they cost the same.
@@ -307,31 +306,42 @@ func (a Amount) raised(percent Amount) Amount {
 }
 
 // Cached is what is paid for an answer that was made before, where that is so many per cent of the price: derived
-// like a markup. It names the price that it is derived from.
+// like a markup, at 100 per cent, too. So the last rule of its ID is always the cache's, and what is before it is the
+// price that it is derived from.
 func (v *PriceVersion) Cached(percent int) (*PriceVersion, error) {
-	return v.sold(MustAmount("1").Times(int64(percent-100)), &Rates{})
+	return v.resold(MustAmount("1").Times(int64(percent-100)), &Rates{})
+}
+
+// cachedRule takes the ID of a cached answer's price apart: what it is derived from, and how many per cent of that
+// are paid. A region is ignored.
+func cachedRule(id string) (price string, percent int, ok bool) {
+	id, _ = cutRegion(id)
+	rule, found := strings.CutSuffix(id[:max(0, strings.LastIndexByte(id, '#'))], "%")
+	cut := strings.LastIndexAny(rule, "+-")
+	if !found || cut < 0 {
+		return "", 0, false
+	}
+	n, err := strconv.Atoi(rule[cut:])
+	return rule[:cut], 100 + n, err == nil && n >= -100 && n <= 0
 }
 
 // CachedVersion finds the price of a cached answer by its ID, where known has the price that it is derived from;
 // otherwise nil.
 func CachedVersion(id string, known func(id string) *PriceVersion) *PriceVersion {
-	rule, found := id[:max(0, strings.LastIndexByte(id, '#'))], false
-	if rule, found = strings.CutSuffix(rule, "%"); !found {
+	price, percent, ok := cachedRule(id)
+	if !ok {
 		return nil
 	}
-	cut := strings.LastIndexByte(rule, '-')
-	if cut < 0 {
-		return nil
-	}
-	less, err := strconv.Atoi(rule[cut+1:])
-	if err != nil || less < 0 || less > 100 {
-		return nil
-	}
-	v := known(rule[:cut])
+	v := known(price)
 	if v == nil {
 		return nil
 	}
-	if v, err = v.Cached(100 - less); err != nil || v.ID != id {
+	v, err := v.Cached(percent)
+	if err != nil {
+		return nil
+	}
+	_, region := cutRegion(id)
+	if v, _ = v.In(region); v.ID != id {
 		return nil
 	}
 	return v

@@ -329,7 +329,7 @@ func TestCachedPrice(t *testing.T) {
 				}
 			}
 			found := CachedVersion(c.ID, known)
-			if percent == 100 && (c != v || found != nil) || percent < 100 && (found == nil || found.ID != c.ID) {
+			if price, part, ok := cachedRule(c.ID); found == nil || found.ID != c.ID || !ok || price != id || part != percent {
 				t.Errorf("%s at %d %%: %s leads to %v", id, percent, c.ID, found)
 			}
 		}

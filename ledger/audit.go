@@ -70,6 +70,7 @@ type auditedRow struct {
 		Lines        []domain.Line        `json:"lines"`
 		CostLines    []domain.Line        `json:"cost_lines"`
 		PriceVersion string               `json:"price_version"`
+		CostVersion  string               `json:"cost_version"`
 		ServiceTier  string               `json:"service_tier"`
 		Region       string               `json:"region"`
 	} `json:"data"`
@@ -212,15 +213,10 @@ func (s *shardAudit) beyond(at domain.Position, row *auditedRow) {
 	}
 	s.taken = s.taken.Add(row.Amount)
 	if row.Data.Meters != s.open.Data.Meters || row.Data.PriceVersion != s.open.Data.PriceVersion || row.Data.Region != s.open.Data.Region ||
-		!slices.EqualFunc(row.Data.Lines, s.open.Data.Lines, sameLine) {
+		row.Data.CostVersion != s.open.Data.CostVersion || !domain.SameLines(row.Data.Lines, s.open.Data.Lines) || !domain.SameLines(row.Data.CostLines, s.open.Data.CostLines) {
 		s.differs(at, row, []string{"it is the rest of a charge, and explains it otherwise than its commit"})
 	}
 	s.settle()
-}
-
-func sameLine(a, b domain.Line) bool {
-	return a.Meter == b.Meter && a.Quantity == b.Quantity && a.UnitPrice.Equal(b.UnitPrice) && a.Amount.Equal(b.Amount) &&
-		a.PriceVersion == b.PriceVersion
 }
 
 // settle calculates the open charge again, of which all is known now.
@@ -233,10 +229,7 @@ func (s *shardAudit) settle() {
 	s.found.Charges++
 	s.found.Amount = s.found.Amount.Add(s.taken)
 	charge := domain.PastCharge{Amount: s.taken, Meters: row.Data.Meters, Lines: row.Data.Lines, CostLines: row.Data.CostLines,
-		PriceVersion: row.Data.PriceVersion, ServiceTier: row.Data.ServiceTier, Region: row.Data.Region}
-	if slices.EqualFunc(charge.Lines, charge.CostLines, sameLine) { // one check is enough
-		charge.CostLines = nil
-	}
+		PriceVersion: row.Data.PriceVersion, CostVersion: row.Data.CostVersion, ServiceTier: row.Data.ServiceTier, Region: row.Data.Region}
 	again := charge.Recheck(s.auditor.version)
 	if len(again.Problems) > 0 {
 		s.differs(s.at, row, again.Problems)

@@ -56,6 +56,10 @@ func (r *auditedRow) scanData(data []byte) bool {
 			text, ok := plainText(value)
 			d.PriceVersion = string(text)
 			return ok
+		case "cost_version":
+			text, ok := plainText(value)
+			d.CostVersion = string(text)
+			return ok
 		case "service_tier":
 			text, ok := plainText(value)
 			d.ServiceTier = string(text)

@@ -92,7 +92,7 @@ func (r *Reader) chargedIn(ctx context.Context, shard int32, prices []domain.Rep
 		if p.From.Before(first) {
 			first = p.From
 		}
-		models, versions = append(models, `_version":"`+p.Model+"@"), append(versions, `_version":"`+p.Version)
+		models, versions = append(models, `_version":"`+p.Prefix()), append(versions, `_version":"`+p.Version)
 		since, until = append(since, p.From), append(until, p.Until)
 	}
 	seqs, err := r.seqsAt(ctx, shard, first)
