@@ -201,7 +201,7 @@ func movement(l *domain.Transaction) string {
 }
 
 // eventView is one event in the life of a request. Payload is the stored event, byte for byte: what
-// the hash is over.
+// the hash is over; but for what is Withheld.
 type eventView struct {
 	Position   string          `json:"position"`
 	Kind       domain.Kind     `json:"kind"`
@@ -210,6 +210,7 @@ type eventView struct {
 	Hash       string          `json:"hash"`
 	Payload    json.RawMessage `json:"payload"`
 
+	Withheld     []string     `json:"withheld,omitempty"` // fields of the payload's data that are left out here
 	PreviousHash string       `json:"previous_hash,omitempty"`
 	Chain        string       `json:"chain"` // chainValid, or what is wrong
 	Before       balancesView `json:"before"`
@@ -253,7 +254,8 @@ type RequestView struct {
 	Tier      string           `json:"service_tier"` // that the provider says it served
 	Region    string           `json:"region"`       // the place or speed whose factor was charged
 	SpooledAt string           `json:"spooled_at,omitempty"`
-	Chain     string           `json:"chain"` // chainValid, or the first event whose link is not
+	Withheld  []string         `json:"withheld,omitempty"` // what is left out of the events: only the role admin sees it
+	Chain     string           `json:"chain"`              // chainValid, or the first event whose link is not
 }
 
 // request is GET /billing/requests/{id}.
@@ -272,7 +274,13 @@ func (g *Gateway) request(c *gin.Context) error {
 	case len(events) == 0:
 		return unknown
 	}
-	c.JSON(http.StatusOK, NewRequestView(events, g.currency))
+	view := NewRequestView(events, g.currency)
+	if who.Role != RoleAdmin {
+		if err := view.withholdCost(events); err != nil {
+			return err
+		}
+	}
+	c.JSON(http.StatusOK, view)
 	return nil
 }
 

@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"encoding/json"
 	"fmt"
+	"slices"
 
 	"llm-gateway/domain"
 )
@@ -46,6 +48,60 @@ func (v *RequestView) witness(w *domain.Witnessed) {
 		}
 	}
 	v.Events = append(v.Events, shown)
+}
+
+// costFields are the fields of an event's data that say what a request cost the operator.
+var costFields = []string{"cost_lines", "cost_version"}
+
+// withholdCost leaves out of the events what the request cost, where that is not what the customer pays, and says
+// so. The hashes are those of the whole events: who may see all of them can prove them.
+func (v *RequestView) withholdCost(events []domain.Witnessed) error {
+	for i := range events {
+		d := commitOf(&events[i].Event)
+		if d == nil || d.CostVersion == "" && domain.SameLines(d.Lines, d.CostLines) {
+			continue
+		}
+		payload, err := withoutCost(events[i].Payload)
+		if err != nil {
+			return fmt.Errorf("withholding the cost at %s: %w", events[i].Event.Position(), err)
+		}
+		v.Events[i].Payload, v.Events[i].Withheld = payload, costFields
+		if v.Withheld == nil {
+			v.Withheld = slices.Clone(costFields)
+		}
+	}
+	return nil
+}
+
+// commitOf is what an event says of a charge; nil where it charges nothing.
+func commitOf(e *domain.Event) *domain.CommitData {
+	switch d := e.Data.(type) {
+	case *domain.CommitData:
+		return d
+	case *domain.OverageData:
+		return &d.CommitData
+	}
+	return nil
+}
+
+// withoutCost is an event without its costFields.
+func withoutCost(payload []byte) ([]byte, error) {
+	var event, data map[string]json.RawMessage
+	if err := json.Unmarshal(payload, &event); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(event["data"], &data); err != nil {
+		return nil, err
+	}
+	for _, field := range costFields {
+		delete(data, field)
+	}
+	left, err := json.Marshal(data)
+	if err != nil {
+		return nil, err
+	}
+	event["data"] = left
+	return json.Marshal(event)
 }
 
 func linesView(lines []domain.Line) []lineView {

@@ -2,12 +2,17 @@ package gateway_test
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"math/big"
+	"reflect"
+	"strings"
 	"testing"
 	"time"
 
 	"llm-gateway/cmd/llm-gateway/pricebook"
 	"llm-gateway/domain"
+	"llm-gateway/gateway"
 	"llm-gateway/gateway/provider"
 	"llm-gateway/gateway/provider/chat"
 )
@@ -47,6 +52,53 @@ func TestSellPrice(t *testing.T) {
 			}
 			if sum.Cmp(plainCost(t, costs, "sim-small", d.Meters, time.Now())) != 0 {
 				t.Errorf("%s: the cost lines are %+v", account, d.CostLines)
+			}
+		}
+	}
+}
+
+// TestCostIsWithheld: what a request cost the operator is told to nobody but the role admin, where it is not what is
+// paid; what is withheld is named, and the hashes are still those of the whole events.
+func TestCostIsWithheld(t *testing.T) {
+	t.Parallel()
+	costs := pricebook.Builtin()
+	sell, err := domain.NewSellBook(costs, domain.SellRules{}, []domain.SellGroup{
+		{Name: "retail", Accounts: []string{"shop-*"}, SellRules: domain.SellRules{Markup: new(domain.MustAmount("50"))}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := start(t, options{book: costs, sell: sell})
+	for _, c := range []struct {
+		account, role string
+		withheld      bool
+	}{{"shop-1", gateway.RoleUser, true}, {"shop-1", gateway.RoleAdmin, false}, {"anybody", gateway.RoleUser, false}} {
+		id := e.chat(c.account, chatBody("sim-small", "hello", "")).id()
+		stored, err := e.memory.Request(t.Context(), c.account, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := e.as(c.role, c.account, "GET", "/billing/requests/"+id.String(), "")
+		if want := map[bool]string{true: `["cost_lines","cost_version"]`}[c.withheld]; a.json("withheld").Raw != want || a.json("events.1.withheld").Raw != want || a.json("events.0.withheld").Exists() {
+			t.Errorf("%+v: %s", c, a.body)
+		}
+		for i, shown := range a.json("events").Array() {
+			whole, hidden := string(stored[i].Payload), strings.Contains(shown.Get("payload").Raw, "cost_")
+			if i == 1 && c.withheld {
+				var was, is map[string]any
+				if json.Unmarshal([]byte(whole), &was) != nil || json.Unmarshal([]byte(shown.Get("payload").Raw), &is) != nil {
+					t.Fatal(shown)
+				}
+				data := was["data"].(map[string]any)
+				delete(data, "cost_lines")
+				delete(data, "cost_version")
+				if hidden || !reflect.DeepEqual(was, is) {
+					t.Errorf("%+v: %s of %s", c, shown.Get("payload"), whole)
+				}
+			} else if shown.Get("payload").Raw != whole {
+				t.Errorf("%+v: %s, not %s", c, shown.Get("payload"), whole)
+			}
+			if shown.Get("hash").Str != fmt.Sprintf("%x", stored[i].Hash) || shown.Get("chain").Str != "valid" {
+				t.Errorf("%+v: %s", c, shown)
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -119,7 +120,14 @@ func (a *app) printAuditReport(r *ledger.AuditReport, currency string) {
 // it again came to.
 type auditOut struct {
 	*gateway.RequestView
+	Cost    *costOut   `json:"cost,omitempty"` // where that is not what was paid
 	Recheck recheckOut `json:"recheck"`
+}
+
+// costOut is what a request cost the operator.
+type costOut struct {
+	PriceVersion string        `json:"price_version"`
+	Lines        []domain.Line `json:"lines"`
 }
 
 // recheckOut is about the charge; without one it is equal.
@@ -149,7 +157,8 @@ func runAuditOne(ctx context.Context, a *app, id uuid.UUID, asJSON bool) error {
 		if len(events) == 0 {
 			return fmt.Errorf("request %s has a reservation and no events: `ledger verify` says what else is wrong", id)
 		}
-		out := auditOut{gateway.NewRequestView(events, r.Meta().Currency), recheck(events, version)}
+		charge := pastCharge(events)
+		out := auditOut{gateway.NewRequestView(events, r.Meta().Currency), costOf(charge), recheck(charge, version)}
 		if asJSON {
 			err = a.printJSON(out)
 		} else {
@@ -162,9 +171,8 @@ func runAuditOne(ctx context.Context, a *app, id uuid.UUID, asJSON bool) error {
 	})
 }
 
-// recheck calculates the charge of a request again.
-func recheck(events []domain.Witnessed, version func(string) *domain.PriceVersion) recheckOut {
-	var charge *domain.PastCharge
+// pastCharge is what a request was charged; nil where it was not.
+func pastCharge(events []domain.Witnessed) (charge *domain.PastCharge) {
 	for i := range events {
 		e := &events[i].Event
 		var d *domain.CommitData
@@ -183,6 +191,18 @@ func recheck(events []domain.Witnessed, version func(string) *domain.PriceVersio
 		past := domain.NewPastCharge(d, taken)
 		charge = &past
 	}
+	return charge
+}
+
+func costOf(charge *domain.PastCharge) *costOut {
+	if charge == nil || charge.CostVersion == "" && domain.SameLines(charge.Lines, charge.CostLines) {
+		return nil
+	}
+	return &costOut{cmp.Or(charge.CostVersion, charge.PriceVersion), charge.CostLines}
+}
+
+// recheck calculates the charge of a request again.
+func recheck(charge *domain.PastCharge, version func(string) *domain.PriceVersion) recheckOut {
 	out := recheckOut{Equal: true, Problems: []string{}, Unlisted: []string{}}
 	if charge != nil {
 		again := charge.Recheck(version)

@@ -14,7 +14,7 @@ func (a *app) printAudit(o *auditOut) error {
 	rows := [][]string{
 		{"request", o.RequestID.String()}, {"account", o.UserID}, {"state", string(o.State)},
 		{"model", cmp.Or(o.Model, "-") + " served as " + cmp.Or(o.ModelServed, "-") + " by " + cmp.Or(o.Provider, "-")},
-		{"price version", strings.TrimSpace(o.PriceVersion + " " + o.Region)},
+		{"price version", o.PriceVersion},
 		{"reserved", o.Reserved.String() + " " + o.Currency + " for at most " + number(o.Bound.Input) + " input and " + number(o.Bound.Output) + " output tokens"},
 		{"charged", o.Charged.String() + " " + o.Currency},
 		{"of that beyond the reserve", o.Overage.String() + " " + o.Currency},
@@ -31,6 +31,7 @@ func (a *app) printAudit(o *auditOut) error {
 		{"attempts", attemptRows(o.Attempts)},
 		{"usage", o.usageRows()},
 		{"the charge", o.chargeRows()},
+		{"what it cost", o.costRows()},
 		{"events", o.eventRows()},
 	}
 	for _, s := range sections {
@@ -108,6 +109,16 @@ func (o *auditOut) chargeRows() (rows [][]string) {
 		rows = append(rows, lineRow(l.Meter, l.Quantity, l.UnitPrice, domain.Amount(l.Amount), l.PriceVersion))
 	}
 	return rows
+}
+
+func (o *auditOut) costRows() (rows [][]string) {
+	switch {
+	case o.Cost == nil:
+		return nil
+	case len(o.Cost.Lines) == 0:
+		return [][]string{{"  nothing: no provider was called"}}
+	}
+	return append(lineRows(o.Cost.Lines), []string{"  by " + o.Cost.PriceVersion})
 }
 
 // eventRows are the events, with the balances around each.
