@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"strconv"
 
 	"github.com/shopspring/decimal"
 )
@@ -16,8 +17,8 @@ const AmountScale = 12
 // and 12 fractional digits are 40 bytes; the rest is slack for leading zeros.
 const maxAmountText = 64
 
-// amountLimit is 10^26: NUMERIC(38,12) leaves 26 digits before the point.
-var amountLimit = decimal.New(1, 26)
+// amountDigits is what NUMERIC(38,12) leaves before the point.
+const amountDigits = 26
 
 // ErrAmount is wrapped by every refusal of a number that is not an amount.
 var ErrAmount = errors.New("not an amount")
@@ -88,10 +89,16 @@ func newAmount(d decimal.Decimal) (Amount, error) {
 		}
 		d = cut
 	}
-	if d.Abs().Cmp(amountLimit) >= 0 {
+	if !belowLimit(d) {
 		return Zero, fmt.Errorf("%w: 10^26 or more", ErrAmount)
 	}
 	return Amount{d}, nil
+}
+
+// belowLimit says whether |d| < 10^amountDigits, by its digits alone: a comparison would first bring both
+// numbers to one scale, and this is asked several times for every event.
+func belowLimit(d decimal.Decimal) bool {
+	return d.IsZero() || d.NumDigits()+int(d.Exponent()) <= amountDigits
 }
 
 // AmountOf makes the amount coefficient x 10^exponent, as a database driver hands it over.
@@ -139,7 +146,7 @@ func (a Amount) IsZero() bool { return a.d.IsZero() }
 // InRange reports whether a fits the ledger's NUMERIC(38,12). Sums and products are exact and may
 // leave it; whoever stores one checks first.
 func (a Amount) InRange() bool {
-	return a.d.Exponent() >= -AmountScale && a.d.Abs().Cmp(amountLimit) < 0
+	return a.d.Exponent() >= -AmountScale && belowLimit(a.d)
 }
 
 // FloorDiv returns how many whole times unit goes into a; 0 when a is negative, and an error when
@@ -161,15 +168,52 @@ func (a Amount) FloorDiv(unit Amount, limit int64) (int64, error) {
 
 // String is the canonical text: no exponent, no trailing zeros, no plus sign, no negative zero.
 // Two equal amounts have the same text, so the text may be hashed and compared.
-func (a Amount) String() string { return a.d.String() }
+func (a Amount) String() string {
+	var short [maxShort]byte
+	return string(a.appendTo(short[:0]))
+}
+
+const (
+	// maxShort bounds the canonical text of an amount whose digits fit a machine word, in bytes: a sign, a
+	// leading zero, a point and the digits.
+	maxShort = shortDigits + 3
+	// shortDigits is how many decimal digits always fit an int64.
+	shortDigits = 18
+)
+
+// appendTo appends the canonical text. Nearly all amounts are short, and written without the library, whose
+// way there is by several texts and big integers.
+func (a Amount) appendTo(b []byte) []byte {
+	scale := -a.d.Exponent()
+	if scale < 0 || scale > AmountScale || a.d.NumDigits() > shortDigits {
+		return append(b, a.d.String()...)
+	}
+	n := a.d.CoefficientInt64()
+	unit := int64(1) // 10^scale
+	for ; scale > 0; scale-- {
+		if unit == 1 && n%10 == 0 { // a trailing zero
+			n /= 10
+			continue
+		}
+		unit *= 10
+	}
+	if n < 0 {
+		b, n = append(b, '-'), -n
+	}
+	b = strconv.AppendInt(b, n/unit, 10)
+	if unit == 1 {
+		return b
+	}
+	point := len(b)
+	b = strconv.AppendInt(b, unit+n%unit, 10) // a one before the fraction keeps its leading zeros
+	b[point] = '.'
+	return b
+}
 
 // MarshalJSON writes a JSON string: money in events and in all answers but /billing/*'s numbers.
 func (a Amount) MarshalJSON() ([]byte, error) {
-	s := a.String()
-	out := make([]byte, 0, len(s)+2)
-	out = append(out, '"')
-	out = append(out, s...)
-	return append(out, '"'), nil
+	out := append(make([]byte, 0, maxShort+2), '"')
+	return append(a.appendTo(out), '"'), nil
 }
 
 // UnmarshalJSON reads a JSON string of ParseAmount's form; JSON numbers are refused, because

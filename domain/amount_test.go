@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/shopspring/decimal"
 	"pgregory.net/rapid"
 )
 
@@ -70,6 +71,34 @@ func TestAmountTextIsCanonical(t *testing.T) {
 			t.Fatalf("%s at full scale is %s", a, full)
 		}
 		checkJSON(t, a)
+	})
+}
+
+// TestAmountTextIsTheLibrarys: what is written and ranged here by digits alone is what the decimal library
+// makes of the same number, at every scale, and on both sides of where digits leave a machine word.
+func TestAmountTextIsTheLibrarys(t *testing.T) {
+	t.Parallel()
+	limit := decimal.New(1, 26)
+	check := func(t interface{ Fatalf(string, ...any) }, d decimal.Decimal) {
+		if a := (Amount{d}); a.String() != d.String() {
+			t.Fatalf("%v x 10^%d is %s, not %s", d.Coefficient(), d.Exponent(), a, d)
+		}
+		if belowLimit(d) != (d.Abs().Cmp(limit) < 0) {
+			t.Fatalf("%s: below 10^26: %t", d, belowLimit(d))
+		}
+	}
+	for _, coefficient := range []string{"0", "1", "9", "10", "999999999999999999", "1000000000000000000", "9223372036854775807", "9223372036854775808", "99999999999999999999999999999999999999", "100000000000000000000000000000000000000"} {
+		for exponent := int32(-14); exponent <= 28; exponent++ {
+			n, _ := new(big.Int).SetString(coefficient, 10)
+			check(t, decimal.NewFromBigInt(n, exponent))
+			check(t, decimal.NewFromBigInt(n.Neg(n), exponent))
+		}
+	}
+	check(t, decimal.Decimal{})
+	rapid.Check(t, func(t *rapid.T) {
+		digits := rapid.StringMatching(`-?[1-9][0-9]{0,22}0{0,20}`).Draw(t, "digits")
+		n, _ := new(big.Int).SetString(digits, 10)
+		check(t, decimal.NewFromBigInt(n, rapid.Int32Range(-14, 28).Draw(t, "exponent")))
 	})
 }
 

@@ -38,7 +38,7 @@ func Encode(e *Event) ([]byte, error) {
 	}
 	b = appendText(b, "debit", e.Debit)
 	b = appendText(b, "credit", e.Credit)
-	b = appendText(b, "amount", e.Amount.String())
+	b = append(e.Amount.appendTo(append(b, `,"amount":"`...)), '"')
 	b = appendText(b, "currency", e.Currency)
 	b = append(b, `,"occurred_at":"`...)
 	b = e.OccurredAt.AppendFormat(b, timeForm)
