@@ -42,9 +42,11 @@ func streamFlood(t *testing.T, n int) {
 		return chat(ctx, client, all[g%n].url, tokenFor(t, account), chatBody(loadModel, "slowly", true, `,"max_completion_tokens":100`))
 	}
 	ctx, leave := context.WithCancel(t.Context())
-	var mu sync.Mutex
-	var ended sync.WaitGroup
-	var replies []reply
+	var (
+		mu      sync.Mutex
+		ended   sync.WaitGroup
+		replies []reply
+	)
 	send := func(ctx context.Context, g int, account string) {
 		ended.Go(func() {
 			r := stream(ctx, g, account)
@@ -72,10 +74,8 @@ func streamFlood(t *testing.T, n int) {
 	for i := range floodStreams {
 		send(t.Context(), i, fmt.Sprint("many", i))
 	}
-	eventually(t, settleLimit, "all that there is no slot for are refused", func() bool {
-		return refused() == ours+floodStreams-others
-	})
-	if calls := p.calls.Load(); calls != int64(ours+others) {
+	eventually(t, settleLimit, "all that there is no slot for are refused", func() bool { return refused() == ours+floodStreams-others })
+	if calls := int(p.calls.Load()); calls != ours+others {
 		t.Errorf("%d streams are under way, with %d slots", calls, ours+others)
 	}
 	for i, path := range []string{"/health", "/v1/models", "/billing/balance"} {

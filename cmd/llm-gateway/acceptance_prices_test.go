@@ -223,7 +223,7 @@ func TestPricesDatedBackwards(t *testing.T) {
 	s.hangUp()
 	said := func(s *served, texts ...string) {
 		t.Helper()
-		eventually(t, readyLimit, strings.Join(texts, " ... "), func() bool { return containsAll(s.stderr.String(), texts...) })
+		eventually(t, readyLimit, strings.Join(texts, " ... "), func() bool { return containsAll(s.stdout.String(), texts...) })
 	}
 	said(s, "those in force stay", wrong, "is dated backwards into charged time: "+positionBefore(charged.position))
 	if again := ask(s); again.status != http.StatusOK || again.cost != charged.cost {

@@ -239,13 +239,18 @@ func TestSecretsFromFiles(t *testing.T) {
 	good := writeFile(t, filepath.Join(dir, "good"), "sk-from-file\n")
 	empty := writeFile(t, filepath.Join(dir, "empty"), " \n")
 	large := writeFile(t, filepath.Join(dir, "large"), strings.Repeat("x", maxSettingsFile+1))
+	shaped := map[string]string{"OTEL_EXPORTER_OTLP_HEADERS": "key=sk-from-file", "SENTRY_DSN": "https://sk-from-file@sentry.example.com/1"}
 	for _, d := range declared() {
 		if !d.secret || strings.HasSuffix(d.name, "_URL") {
 			continue
 		}
-		s, err := load(t, "", d.name+"_FILE="+good, "KAFKA_BROKERS=a:1", "KAFKA_SASL=plain", "KAFKA_USERNAME=u",
+		file := good
+		if text := shaped[d.name]; text != "" {
+			file = writeFile(t, filepath.Join(dir, d.name), text+"\n")
+		}
+		s, err := load(t, "", d.name+"_FILE="+file, "KAFKA_BROKERS=a:1", "KAFKA_SASL=plain", "KAFKA_USERNAME=u",
 			map[bool]string{false: "KAFKA_PASSWORD=x"}[d.name == "KAFKA_PASSWORD"])
-		if err != nil || !strings.Contains(fmt.Sprintf("%s %s %s %s %s %s %s", bare(s.SupabaseKey), bare(s.SupabaseServiceKey), bare(s.JWTSecretKey), bare(s.OpenAIKey), bare(s.AnthropicKey), bare(s.GeminiKey), bare(s.KafkaPassword)), "sk-from-file") {
+		if err != nil || !strings.Contains(fmt.Sprint(bare(s.Telemetry.OTLPHeaders), bare(s.Telemetry.LangfusePublic), bare(s.Telemetry.LangfuseSecret), bare(s.Telemetry.SentryDSN), bare(s.SupabaseKey), bare(s.SupabaseServiceKey), bare(s.JWTSecretKey), bare(s.OpenAIKey), bare(s.AnthropicKey), bare(s.GeminiKey), bare(s.KafkaPassword)), "sk-from-file") {
 			t.Errorf("%s_FILE: %v", d.name, err)
 		}
 	}
