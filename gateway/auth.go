@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -146,12 +147,25 @@ func roleOf(role string) string {
 	return RoleUser
 }
 
+// credentialHeaders bring a token or key, in the order of looking.
+var credentialHeaders = [...]string{"Authorization", "x-api-key", "x-goog-api-key", "api-key"}
+
+// ambiguous says that a header brings two credentials: of these a proxy before us may have looked at the other.
+func ambiguous(h http.Header) bool {
+	for _, name := range credentialHeaders {
+		if len(h.Values(name)) > 1 {
+			return true
+		}
+	}
+	return false
+}
+
 // credential finds the token or key in a request. Query strings are never logged.
 func credential(c *gin.Context) string {
 	if bearer, ok := cutBearer(c.GetHeader("Authorization")); ok {
 		return bearer
 	}
-	for _, name := range [...]string{"x-api-key", "x-goog-api-key", "api-key"} {
+	for _, name := range credentialHeaders[1:] {
 		if v := c.GetHeader(name); v != "" {
 			return strings.TrimSpace(v)
 		}
@@ -171,6 +185,8 @@ func cutBearer(header string) (string, bool) {
 func (g *Gateway) authenticate(c *gin.Context) (*Identity, error) {
 	secret := credential(c)
 	switch {
+	case ambiguous(c.Request.Header):
+		return nil, unauthorized("invalid_api_key", "The same header brings two credentials. Send one.")
 	case secret == "":
 		return nil, unauthorized("invalid_api_key", "No credential. Send `Authorization: Bearer <token or key>`.")
 	case len(secret) > maxToken:

@@ -271,9 +271,12 @@ func TestContentEncoding(t *testing.T) {
 		r.Header.Set("Content-Encoding", encoding)
 		checkError(t, encoding, e.do(r), 415, "invalid_request_error", "unsupported_content_encoding")
 	}
+	r := e.request(http.MethodPost, "otto", chatPath, packed.String())
+	r.Header["Content-Encoding"] = []string{"identity", "gzip"}
+	checkError(t, "two encodings", e.do(r), 415, "invalid_request_error", "unsupported_content_encoding")
 	checkError(t, "gzip without saying so", e.chat("otto", packed.String()), 400, "invalid_request_error", "invalid_json")
 	e.untouched("encodings", "otto")
-	r := e.request(http.MethodPost, "otto", chatPath, good(""))
+	r = e.request(http.MethodPost, "otto", chatPath, good(""))
 	r.Header.Set("Content-Encoding", "identity")
 	r.Header.Set("Content-Type", "text/plain")
 	if a := e.do(r); a.status != 200 {
@@ -291,10 +294,11 @@ func TestUnknownURLs(t *testing.T) {
 		{"POST", "/v1/chat/completions/stream/x"}, {"GET", "/billing"}, {"GET", "/billing/requests/"}, {"GET", "/billing/requests/a/b"},
 		{"POST", "/billing/balance"}, {"GET", "/v1/files"}, {"DELETE", "/v1/models"}, {"GET", "/.env"}, {"GET", "/v1/../billing/balance"},
 		{"GET", "/" + strings.Repeat("x", 3000)}, {"GET", "/%00%ff"}, {"OPTIONS", chatPath}, {"GET", "/debug/pprof/"},
+		{strings.Repeat("M", 5000), chatPath},
 	} {
 		for _, account := range []string{"", "paul"} {
 			a := e.do(e.request(c.method, account, c.path, good("")))
-			checkError(t, c.method+" "+c.path[:min(40, len(c.path))], a, 404, "invalid_request_error", "unknown_url")
+			checkError(t, c.method[:min(40, len(c.method))]+" "+c.path[:min(40, len(c.path))], a, 404, "invalid_request_error", "unknown_url")
 		}
 	}
 	if len(e.asked.accounts) != 0 {

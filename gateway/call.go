@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -110,7 +111,7 @@ func readBody(c *gin.Context) ([]byte, error) {
 	if c.Request.ContentLength > maxBody {
 		return nil, tooLarge
 	}
-	if encoding := c.GetHeader("Content-Encoding"); encoding != "" && encoding != "identity" {
+	if slices.ContainsFunc(c.Request.Header.Values("Content-Encoding"), func(encoding string) bool { return encoding != "" && encoding != "identity" }) {
 		return nil, &Error{Status: http.StatusUnsupportedMediaType, Type: typeInvalid, Code: "unsupported_content_encoding",
 			Message: "Send the body as it is, without Content-Encoding: nothing is unpacked here."}
 	}

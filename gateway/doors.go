@@ -196,7 +196,7 @@ func (k *call) countForeign() int64 {
 
 func unknownURL(c *gin.Context) error {
 	return &Error{Status: http.StatusNotFound, Type: typeInvalid, Code: "unknown_url",
-		Message: "Unknown request URL: " + c.Request.Method + " " + cut(c.Request.URL.Path) + "."}
+		Message: "Unknown request URL: " + cut(c.Request.Method) + " " + cut(c.Request.URL.Path) + "."}
 }
 
 // anyDoor serves whatever any door does.

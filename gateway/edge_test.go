@@ -21,7 +21,7 @@ func TestAllowedHosts(t *testing.T) {
 		{"api.example.com", true}, {"API.example.com", true}, {"api.example.com:8443", true}, {"api.example.com.", true},
 		{"a.internal.example", true}, {"a.b.internal.example:1", true}, {"10.1.2.3", true}, {"10.1.2.3:80", true}, {"[::1]:80", true}, {"[::1]", true},
 		{"internal.example", false}, {".internal.example", false}, {"xinternal.example", false}, {"example.com", false},
-		{"api.example.com.evil.example", false}, {"evil-api.example.com", false}, {"api.example.com:80:80", false}, {"*.internal.example", true}, {"10.1.2.30", false},
+		{"api.example.com.evil.example", false}, {"evil-api.example.com", false}, {"api.example.com:80:80", false}, {"api.example.com:evil", false}, {"api.example.com:99999", false}, {"api.example.com:", true}, {"*.internal.example", true}, {"10.1.2.30", false},
 		{"127.0.0.1", false}, {"localhost", false},
 	} {
 		r := e.request(http.MethodGet, "hosea", "/billing/balance", "")

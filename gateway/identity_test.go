@@ -60,6 +60,13 @@ func TestCredentialCarriers(t *testing.T) {
 			t.Errorf("%s: %d %s", c.name, a.status, a.body)
 		}
 	}
+	for name, value := range map[string]string{"Authorization": "Bearer " + token, "X-Api-Key": token, "X-Goog-Api-Key": token, "Api-Key": token} {
+		r := e.request(http.MethodGet, "", "/billing/balance", "")
+		r.Header[name] = []string{value, value}
+		if a := e.do(r); a.status != 401 || !strings.Contains(a.body, `"invalid_api_key"`) {
+			t.Errorf("two of %s: %d %s", name, a.status, a.body)
+		}
+	}
 	// A failed call is logged; its credential is not (the audit looks).
 	e.do(e.request(http.MethodPost, "", chatPath+"?key="+token, "{"))
 }

@@ -131,7 +131,8 @@ func startServing(ctx context.Context, s *Settings, catalog *catalogFile, b back
 // serveParts begins to serve what is wired.
 func serveParts(s *Settings, p *parts, cancel context.CancelFunc, listener net.Listener, log *slog.Logger) *serving {
 	server := &http.Server{Handler: p.gateway.Handler(), ReadHeaderTimeout: readHeaderTime, IdleTimeout: idleTime,
-		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
+		MaxHeaderBytes: maxHeader, DisableGeneralOptionsHandler: true, // OPTIONS * is an unknown URL like any other
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	run := &serving{parts: p, settings: s, server: server, failed: make(chan error, 1), cancel: cancel}
 	go func() { run.failed <- server.Serve(listener) }() // ends by stop
 	return run
