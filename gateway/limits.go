@@ -53,6 +53,7 @@ func (g *Gateway) admit(c *gin.Context, k *call) (*limit.Grant, error) {
 	grant := g.limits.Limiter.Admit(ctx, ask, g.gated(k))
 	tellLimits(c.Writer.Header(), grant)
 	if grant.Refused != nil {
+		recordOf(c).limited = grant.Scope.String()
 		return nil, rateLimited(c.Writer.Header(), grant)
 	}
 	return grant, nil

@@ -29,6 +29,7 @@ type record struct {
 	bill      receipt
 	billed    bool
 	trace     *trace.Request // nil: nobody follows it
+	limited   string         // whose limit refused it: account, key or all; "" = none did
 	replayed  uuid.UUID      // the request whose answer this one's is; uuid.Nil = its own
 }
 
@@ -60,12 +61,17 @@ func (g *Gateway) recorded(c *gin.Context) {
 	c.Next()
 }
 
+// mostAttrs is how many attributes a request's line has at most.
+const mostAttrs = 20
+
 // report counts and logs a model call or a failure.
 func (g *Gateway) report(c *gin.Context, r *record, took time.Duration) {
 	status, code := c.Writer.Status(), ""
-	attrs := []slog.Attr{
+	attrs := append(make([]slog.Attr, 0, mostAttrs),
 		slog.String("method", c.Request.Method), slog.String("path", c.FullPath()), slog.Int("status", status),
-		slog.Float64("duration_ms", float64(took.Microseconds())/1000), slog.String("request_id", r.requestID),
+		slog.Float64("duration_ms", float64(took.Microseconds())/1000), slog.String("request_id", r.requestID))
+	if r.trace != nil {
+		attrs = append(attrs, slog.String("trace_id", r.trace.Trace.String()))
 	}
 	if who, ok := c.Get(keyIdentity); ok {
 		attrs = append(attrs, slog.String("user_id", who.(*Identity).Account))
@@ -75,7 +81,13 @@ func (g *Gateway) report(c *gin.Context, r *record, took time.Duration) {
 	}
 	if r.hold != nil {
 		r.model = r.hold.call.model.Name // a fallback's, where that was called
-		attrs = append(attrs, slog.String("model", r.model), slog.String("billing_request_id", r.hold.id.String()))
+		attrs = append(attrs, slog.String("model", r.model), slog.String("provider", r.hold.call.model.Provider), slog.String("billing_request_id", r.hold.id.String()))
+	}
+	if cache := c.Writer.Header().Get(headerCache); cache != "" {
+		attrs = append(attrs, slog.String("cache", cache))
+	}
+	if r.limited != "" {
+		attrs = append(attrs, slog.String("limited", r.limited))
 	}
 	if r.replayed != uuid.Nil {
 		attrs = append(attrs, slog.String("model", r.model), slog.String("billing_request_id", r.replayed.String()), slog.Bool("replayed", true))

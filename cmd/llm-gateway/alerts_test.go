@@ -157,6 +157,7 @@ func exportedMetrics(t *testing.T) map[string]exported {
 	m.Request("m", 200, "", time.Second)
 	m.Settled(observe.Settlement{Model: "m", Provider: "p", Charge: domain.Zero, Cost: domain.Zero, FirstByte: time.Second})
 	m.Batch(1, time.Second)
+	m.LogFailures(func() int64 { return 0 })
 	families, err := m.Registry.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -304,10 +305,14 @@ var closedLabels = map[string]func(m *observe.Metrics, value string){
 	"rate_limit_requests_total.scope":    func(m *observe.Metrics, v string) { m.RateLimited(v, "refused") },
 	"rate_limit_requests_total.result":   func(m *observe.Metrics, v string) { m.RateLimited("account", v) },
 	"llm_provider_attempts_total.result": func(m *observe.Metrics, v string) { m.Attempt("p", v) },
-	"gate_verdicts_total.verdict":        func(*observe.Metrics, string) {},
-	"ledger_journaled_total.result":      func(*observe.Metrics, string) {},
-	"ledger_spooled_total.result":        func(*observe.Metrics, string) {},
-	"ledger_overages_total.reason":       func(*observe.Metrics, string) {},
+	"gate_verdicts_total.verdict": func(m *observe.Metrics, v string) {
+		if v := observe.Verdict(v); slices.Contains([]observe.Verdict{observe.GateYes, observe.GateNo, observe.GateUnknown, observe.GateOverruled, observe.GateError}, v) {
+			m.Gate(v)
+		}
+	},
+	"ledger_journaled_total.result": func(*observe.Metrics, string) {},
+	"ledger_spooled_total.result":   func(*observe.Metrics, string) {},
+	"ledger_overages_total.reason":  func(*observe.Metrics, string) {},
 }
 
 var exprMatcher = regexp.MustCompile(`([a-zA-Z_]+)\s*=~?\s*"([^"]*)"`)

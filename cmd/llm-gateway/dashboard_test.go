@@ -31,7 +31,7 @@ var dashboardRows = []struct {
 			{`histogram_quantile(0.5, sum by (le) (rate(llm_requests_duration_seconds_bucket[$__rate_interval])))`, "p50"},
 			{`histogram_quantile(0.95, sum by (le) (rate(llm_requests_duration_seconds_bucket[$__rate_interval])))`, "p95"}}},
 		{"Time to the first byte, p95", "s", [][2]string{{`histogram_quantile(0.95, sum by (le, model) (rate(llm_time_to_first_byte_seconds_bucket[$__rate_interval])))`, "{{model}}"}}},
-		{"At the rate limits", "reqps", [][2]string{{`sum by (result) (rate(rate_limit_requests_total[$__rate_interval]))`, "{{result}}"}}},
+		{"At the rate limits", "reqps", [][2]string{{`sum by (scope, result) (rate(rate_limit_requests_total[$__rate_interval]))`, "{{scope}} {{result}}"}}},
 	}},
 	{"Money", []panel{
 		{"Charged per hour", "short", [][2]string{{`sum by (model) (rate(llm_charge_amount_total[$__rate_interval])) * 3600`, "{{model}}"}}},
@@ -62,8 +62,16 @@ var dashboardRows = []struct {
 	}},
 	{"Providers", []panel{
 		{"Calls by outcome", "reqps", [][2]string{{`sum by (provider, result) (rate(llm_provider_attempts_total[$__rate_interval]))`, "{{provider}} {{result}}"}}},
-		{"Circuits (2 = open)", "short", [][2]string{{`max by (provider) (llm_provider_circuit_state)`, "{{provider}}"}}},
+		{"Circuits (2 = open)", "short", [][2]string{{`max by (provider, model) (llm_provider_circuit_state)`, "{{provider}} {{model}}"}}},
+		{"Retries, made and spared", "reqps", [][2]string{{`sum by (provider, result) (rate(llm_provider_retries_total[$__rate_interval]))`, "{{provider}} {{result}}"}}},
+		{"The response cache", "reqps", [][2]string{{`sum by (result) (rate(llm_response_cache_total[$__rate_interval]))`, "{{result}}"}}},
 		{"Balances, where they are shown", "short", [][2]string{{`bottomk(20, min by (user_id) (user_balance))`, "{{user_id}}"}}},
+	}},
+	{"Watching", []panel{
+		{"Components that are not up", "short", [][2]string{{`sum by (component) (health_component_up == bool 0)`, "{{component}}"}}},
+		{"Told to receivers, and dropped", "short", [][2]string{{`sum by (exporter) (rate(telemetry_sent_total[$__rate_interval]))`, "{{exporter}}"},
+			{`sum by (exporter) (rate(telemetry_dropped_total[$__rate_interval]))`, "{{exporter}} dropped"}}},
+		{"Log lines that LOG_FILE did not take", "short", [][2]string{{`sum by (instance) (increase(log_write_failures_total[$__rate_interval]))`, "{{instance}}"}}},
 	}},
 	{"Process", []panel{
 		{"CPU", "percentunit", [][2]string{{`sum by (instance) (rate(process_cpu_seconds_total[$__rate_interval]))`, "{{instance}}"}}},
