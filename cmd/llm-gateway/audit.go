@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -61,11 +62,19 @@ func (a *app) priceVersions() (func(id string) *domain.PriceVersion, error) {
 	now := catalog.now()
 	all := domain.VersionsOf(now.Prices, now.Sell)
 	listed := func(id string) *domain.PriceVersion { return all[id] }
+	var cached sync.Map // by ID; at most one for each version, region and per cent
 	return func(id string) *domain.PriceVersion {
 		if v := listed(id); v != nil {
 			return v
 		}
-		return domain.CachedVersion(id, listed)
+		if v, known := cached.Load(id); known {
+			return v.(*domain.PriceVersion)
+		}
+		v := domain.CachedVersion(id, listed)
+		if v != nil {
+			cached.Store(id, v)
+		}
+		return v
 	}, nil
 }
 
