@@ -172,6 +172,21 @@ type wireEvent struct {
 // Decode reads an encoded event. Fields it does not know are passed over (schema 1 may grow);
 // a newer schema is ErrSchemaTooNew, so that an old release stops rather than misreads.
 func Decode(payload []byte) (*Event, error) {
+	e := decodeOwn(payload)
+	if e == nil {
+		var err error
+		if e, err = decodeAny(payload); err != nil {
+			return nil, err
+		}
+	}
+	if err := checkEvent(e); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// decodeAny reads an event in any form of JSON.
+func decodeAny(payload []byte) (*Event, error) {
 	var w wireEvent
 	if err := json.Unmarshal(payload, &w); err != nil {
 		return nil, unreadable(payload, err)
@@ -197,9 +212,6 @@ func Decode(payload []byte) (*Event, error) {
 	}
 	if err := json.Unmarshal(w.Data, e.Data); err != nil {
 		return nil, fmt.Errorf("%w: data: %w", ErrEvent, err)
-	}
-	if err := checkEvent(e); err != nil {
-		return nil, err
 	}
 	return e, nil
 }

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -346,6 +347,60 @@ func TestDecodeTakesGrownEvents(t *testing.T) {
 	}
 }
 
+// checkOwnForm: what is read in the short way is what package encoding/json reads.
+func checkOwnForm(t interface{ Fatalf(string, ...any) }, payload []byte) bool {
+	own := decodeOwn(payload)
+	if own == nil {
+		return false
+	}
+	if e, err := decodeAny(payload); err != nil || !reflect.DeepEqual(own, e) {
+		t.Fatalf("%s\nis read as %+v, and by encoding/json as %+v, %v", payload, own, e, err)
+	}
+	return true
+}
+
+// TestOwnForm: every event that Encode writes is read in the short way, but for names that need more than
+// ASCII; and whatever is done to its bytes, the short way reads what the long way does, or nothing.
+func TestOwnForm(t *testing.T) {
+	t.Parallel()
+	for name, e := range golden() {
+		if payload, err := Encode(e); err != nil || !checkOwnForm(t, payload) {
+			t.Errorf("%s is not read in the short way: %v", name, err)
+		}
+	}
+	for _, c := range [][3]string{
+		{"credit", `"shard":3`, `"shard":03`}, {"credit", `"shard":3`, `"shard":4294967299`}, {"credit", `"shard":3`, `"shard": 3`},
+		{"credit", `"seq":2`, `"seq":+2`}, {"credit", `"seq":2`, `"seq":`}, {"credit", `"seq":2`, `"seq":9223372036854775808`},
+		{"credit", `"kind":"credit"`, `"kind":"cred\u0069t"`}, {"credit", `"kind":"credit"`, `"Kind":"credit"`}, {"credit", `"kind":"credit"`, `"kind":"gift"`},
+		{"credit", `"currency":"USD"`, `"currency":"USD","currency":"EUR"`}, {"credit", `"currency":"USD"`, "\"currency\":\"U\x00D\""},
+		{"refund", `"reason":"remainder"}`, `"reason":"remainder"},"seq":7`}, {"refund", `"reason":"remainder"}`, `"reason":"remainder"},"data":{}`},
+		{"refund", `"reason":"remainder"}`, `"reason":"remainder"}}`}, {"refund", `"reason":"remainder"}}`, `"reason":"remainder"}`},
+		{"refund", `"reason":"remainder"}`, `"reason":"remainder"} `}, {"refund", `{"reason":"remainder"}`, `{}`}, {"refund", `{"reason":"remainder"}`, `{`},
+		{"commit", `"output":350`, `"output":350,"output":351`}, {"commit", `"output":350`, `"output":0350`}, {"commit", `"output":350,`, ``},
+	} {
+		checkOwnForm(t, edited(t, c[0], c[1], c[2]))
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		payload, err := Encode(events().Draw(t, "event"))
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		checkOwnForm(t, payload)
+		for range rapid.IntRange(1, 3).Draw(t, "changes") {
+			at := rapid.IntRange(0, len(payload)-1).Draw(t, "at")
+			switch rapid.IntRange(0, 2).Draw(t, "what") {
+			case 0:
+				payload[at] = rapid.SampledFrom([]byte("0159-+.eE\"\\ {}[],:nullZ\x00\xff")).Draw(t, "byte")
+			case 1:
+				payload = append(payload[:at], payload[min(at+rapid.IntRange(1, 9).Draw(t, "cut"), len(payload)-1):]...)
+			default:
+				payload = slices.Insert(payload, at, payload[at:min(at+rapid.IntRange(1, 40).Draw(t, "again"), len(payload))]...)
+			}
+		}
+		checkOwnForm(t, payload)
+	})
+}
+
 // FuzzDecode: no bytes panic, and what is read can be written and read again as the same.
 func FuzzDecode(f *testing.F) {
 	for _, e := range golden() {
@@ -358,6 +413,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"schema":1,"kind":"refund","data":null}`))
 	f.Add([]byte(`{"SCHEMA":1,"schema":2,"Amount":"1.500"}`))
 	f.Fuzz(func(t *testing.T, payload []byte) {
+		checkOwnForm(t, payload)
 		e, err := Decode(payload)
 		if err != nil {
 			if !errors.Is(err, ErrEvent) {
@@ -381,4 +437,32 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%s\nis written again as\n%s, %v", written, again, err)
 		}
 	})
+}
+
+// BenchmarkEvent writes and reads the events of a billed request: every request is written once and read by
+// each of those who follow the ledger.
+func BenchmarkEvent(b *testing.B) {
+	for _, name := range []string{"reserve", "commit", "refund"} {
+		e := golden()[name]
+		payload, err := Encode(e)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run("encode "+name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := Encode(e); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run("decode "+name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := Decode(payload); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

@@ -81,6 +81,10 @@ func (m Meters) MarshalJSON() ([]byte, error) {
 
 // UnmarshalJSON reads such an object; an unknown meter or a negative count is an error.
 func (m *Meters) UnmarshalJSON(b []byte) error {
+	if own, ok := ownMeters(b); ok {
+		*m = own
+		return nil
+	}
 	var byName map[string]int64
 	if err := json.Unmarshal(b, &byName); err != nil {
 		return err
