@@ -51,16 +51,24 @@ func (f *file) locate(err error) error {
 	return fmt.Errorf("%s: %s", bad.Field, bad.Problem)
 }
 
+// placed is a field with its line; one that is missing has none.
+func placed(line int, field string) string {
+	if line == 0 {
+		return field
+	}
+	return fmt.Sprintf("line %d: %s", line, field)
+}
+
 // models converts the whole file, or says what is wrong first.
 func (f *file) models() ([]domain.Model, error) {
 	if err := domain.CheckCurrency(f.Currency.Text); err != nil {
-		return nil, fmt.Errorf("line %d: currency: %w", f.Currency.Line, err)
+		return nil, fmt.Errorf("%s: %w", placed(f.Currency.Line, "currency"), err)
 	}
 	if f.Unit.Text != "per_million" {
-		return nil, fmt.Errorf("line %d: unit: %.40q is not per_million", f.Unit.Line, f.Unit.Text)
+		return nil, fmt.Errorf("%s: %.40q is not per_million", placed(f.Unit.Line, "unit"), f.Unit.Text)
 	}
 	if _, err := time.Parse(time.DateOnly, f.AsOf.Text); err != nil {
-		return nil, fmt.Errorf("line %d: as_of: %.40q is not YYYY-MM-DD", f.AsOf.Line, f.AsOf.Text)
+		return nil, fmt.Errorf("%s: %.40q is not YYYY-MM-DD", placed(f.AsOf.Line, "as_of"), f.AsOf.Text)
 	}
 	if len(f.Models) == 0 {
 		return nil, errors.New("models: none")
