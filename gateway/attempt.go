@@ -60,10 +60,11 @@ func (h *hold) insistOn(t *target, ask func() error) error {
 			}
 			return err // of an attempt, if there was one: what the provider said says more
 		}
+		h.leave = leave // at once: the hold's end gives back what nothing else has
 		if n == 0 {
 			h.g.circuits.called(t)
 		}
-		h.call.target, h.leave, t.request.Attempt, h.began = t, leave, n, h.g.now()
+		h.call.target, t.request.Attempt, h.began = t, n, h.g.now()
 		h.trying(t)
 		if err = ask(); err == nil {
 			return nil

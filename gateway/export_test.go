@@ -3,9 +3,11 @@ package gateway
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
+	"llm-gateway/domain"
 	"llm-gateway/gateway/observe"
 	"llm-gateway/gateway/provider/chat"
 )
@@ -52,6 +54,21 @@ func (s Slots) Kept() (taken, accounts, waiting int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.taken, len(s.of) + len(s.queued), s.waiting.Len()
+}
+
+// SlotsOf are a gateway's.
+func SlotsOf(g *Gateway) Slots { return Slots{g.slots} }
+
+// Probing are the circuits of a gateway that let nobody through because of a probe under way.
+func Probing(g *Gateway, now time.Time) (out []string) {
+	g.circuits.mu.Lock()
+	defer g.circuits.mu.Unlock()
+	for key, one := range g.circuits.of {
+		if _, refused := one.Refuses(now); refused && one.State(now) == domain.CircuitHalfOpen {
+			out = append(out, key.provider+"/"+key.model)
+		}
+	}
+	return out
 }
 
 // MaxQueued bounds the queue.

@@ -71,6 +71,7 @@ type options struct {
 	limits    gateway.RateLimits                    // the zero value: none
 	inFlight  gateway.InFlight                      // the zero value: no bounds
 	open      func(reservation domain.Command) bool // reservations that the test leaves open
+	more      func(*testing.T, *options)            // adds what must be made where the gateway is (in a bubble); nil = nothing
 }
 
 // env is a gateway under test, over a ledger in memory.
@@ -97,6 +98,9 @@ type env struct {
 // start makes a gateway and serves it. When the test ends, the money is audited.
 func start(t *testing.T, o options) *env {
 	t.Helper()
+	if o.more != nil {
+		o.more(t, &o)
+	}
 	e := &env{t: t, o: o, logs: &lockedBuffer{}, book: o.book, metrics: observe.NewMetrics()}
 	e.finished = sync.NewCond(&e.mu)
 	if e.book == nil {

@@ -281,7 +281,7 @@ func TestSlowLimits(t *testing.T) {
 			a := e.chat("alice", chatBody("sim-flat", "x", ""))
 			got += fmt.Sprint(a.status, " ")
 		}
-		if took := time.Since(began); got != "200 200 429 429 " || took > 4*110*time.Millisecond {
+		if took := time.Since(began); got != "200 200 429 429 " || took > 4*260*time.Millisecond {
 			t.Errorf("%s in %s", got, took)
 		}
 	})

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,14 +24,25 @@ type faults struct {
 	n     int
 	after bool // what it asked for has happened all the same
 
-	mu    sync.Mutex
-	calls []string
+	mu     sync.Mutex
+	paused bool // nothing counts
+	calls  []string
+}
+
+// pause lets nothing count, or everything again.
+func (f *faults) pause(on bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.paused = on
 }
 
 // hit counts a call, and says whether it is the one.
 func (f *faults) hit(name string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.paused {
+		return false
+	}
 	f.calls = append(f.calls, name)
 	return len(f.calls) == f.n
 }
@@ -174,67 +186,105 @@ func (f *faults) faulty(stubborn bool) options {
 		views: func(s gateway.Projections) gateway.Projections { return &faultyViews{s, f} }}
 }
 
+// nthCase is a life of a request, and what of it must be in the ledger.
+type nthCase struct {
+	name, path, prompt, key, life string
+	kept                          bool // the answer has been kept
+}
+
 // TestFailsAtTheNthCall lets every call of a store in the life of a request fail in turn, whichever it is,
 // before or after it has happened, until a life passes clean. Whatever fails, the invariants hold: who
 // has a whole answer was charged for it, what was not answered was not charged, nothing stays reserved (the
-// audit looks), and a request with a key happens once.
+// audit looks), and a request with a key happens once. With guards, nothing of them stays taken either.
 func TestFailsAtTheNthCall(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct{ name, path, prompt, key, life string }{
-		{"whole", chatPath, "x", "", "reserve commit(provider) refund(remainder)"},
-		{"streamed", streamPath, "x", "", "reserve commit(provider) refund(remainder)"},
-		{"cut", streamPath, "sim:tokens=9 sim:cut=4", "", "reserve commit(counted) refund(remainder)"},
-		{"refused", chatPath, "sim:status=500", "", "reserve refund(provider_error)"},
-		{"whole, with a key", chatPath, "x", "k", "reserve commit(provider) refund(remainder)"},
-		{"streamed, with a key", streamPath, "x", "k", "reserve commit(provider) refund(remainder)"},
+	for _, c := range []nthCase{
+		{"whole", chatPath, "x", "", "reserve commit(provider) refund(remainder)", false},
+		{"streamed", streamPath, "x", "", "reserve commit(provider) refund(remainder)", false},
+		{"cut", streamPath, "sim:tokens=9 sim:cut=4", "", "reserve commit(counted) refund(remainder)", false},
+		{"refused", chatPath, "sim:status=500", "", "reserve refund(provider_error)", false},
+		{"whole, with a key", chatPath, "x", "k", "reserve commit(provider) refund(remainder)", false},
+		{"streamed, with a key", streamPath, "x", "k", "reserve commit(provider) refund(remainder)", false},
 	} {
-		for _, stubborn := range []bool{false, true} {
-			for _, after := range []bool{false, true} {
-				struck := map[string]bool{}
-				for n := 1; n == 1 || !struck[""]; n++ {
-					f := &faults{n: n, after: after}
-					watched, providers := watchedSimulated()
-					o := f.faulty(stubborn)
-					o.providers = providers
-					bubble(t, o, func(t *testing.T, e *env) {
-						name := fmt.Sprintf("%s, stubborn: %t, after: %t, call %d", c.name, stubborn, after, n)
-						body := chatBody("sim-small", c.prompt, "")
-						e.live(name, c.path, body, c.key, c.life, watched)
-						struck[f.struck()] = true
-					})
-				}
-				want := []string{"Account", "cached Balance", "Append domain.Open", "Append domain.Reserve", "Balance", "Transactions", "Stats", "Witnessed", "BalanceAt"}
-				if stubborn {
-					want = append(want, "Put")
-				}
-				if c.key != "" {
-					want = append(want, "Request", "Response")
-				}
-				for _, call := range want {
-					if !struck[call] && (call != "cached Balance" || c.key == "") {
-						t.Errorf("%s: no %s failed: %v", c.name, call, struck)
+		for _, guarded := range []string{"", "guarded", "guarded and kept"} {
+			if guarded == "guarded and kept" && c.prompt != "x" {
+				continue // it is never kept
+			}
+			c.kept = guarded == "guarded and kept"
+			t.Run(c.name+" "+guarded, func(t *testing.T) {
+				t.Parallel()
+				for _, stubborn := range []bool{false, true} {
+					for _, after := range []bool{false, true} {
+						failsAtEachCall(t, c, guarded, stubborn, after)
 					}
 				}
+			})
+		}
+	}
+}
+
+// failsAtEachCall lives a life until nothing fails in it.
+func failsAtEachCall(t *testing.T, c nthCase, guarded string, stubborn, after bool) {
+	struck := map[string]bool{}
+	for n := 1; n == 1 || !struck[""]; n++ {
+		f := &faults{n: n, after: after}
+		g := &guards{f: f, primed: c.kept}
+		watched, providers := watchedSimulated()
+		o := f.faulty(stubborn)
+		o.providers = providers
+		if guarded != "" {
+			o.more = g.around
+		}
+		bubble(t, o, func(t *testing.T, e *env) {
+			name := fmt.Sprintf("%s, %s, stubborn: %t, after: %t, call %d", c.name, guarded, stubborn, after, n)
+			body := chatBody("sim-small", c.prompt, "")
+			if guarded == "" {
+				e.live(name, c, body, watched.count)
+			} else {
+				g.begin(e, c.path, body, func() { time.Sleep(guardRecovery) })
+				before := watched.count()
+				e.live(name, c, body, func() int { return watched.count() - before })
+				synctest.Wait()
+				g.released(e, name+" "+f.struck(), "nelly")
 			}
+			struck[f.struck()] = true
+		})
+	}
+	want := []string{"Account", "Append domain.Open", "Append domain.Reserve", "Balance", "Transactions", "Stats", "Witnessed", "BalanceAt"}
+	if stubborn {
+		want = append(want, "Put")
+	}
+	switch {
+	case guarded != "":
+		want = append(want, "Admit", "Adjust", "kept Get")
+	case c.key == "":
+		want = append(want, "cached Balance")
+	}
+	if c.key != "" {
+		want = append(want, "Request", "Response")
+	}
+	for _, call := range want {
+		if !struck[call] && (call != "Account" || c.key == "") {
+			t.Errorf("%s, %s: no %s failed: %v", c.name, guarded, call, struck)
 		}
 	}
 }
 
 // live lets an account do everything: a request, its repeat if it has a key, and reading. It checks the
 // invariants after each.
-func (e *env) live(name, path, body, key, want string, watched *spy) {
+func (e *env) live(name string, c nthCase, body string, calls func() int) {
 	e.t.Helper()
 	ask := func() answer {
-		if key == "" {
-			return e.post("nelly", path, body)
+		if c.key == "" {
+			return e.post("nelly", c.path, body)
 		}
-		return e.ask("nelly", key, path, body)
+		return e.ask("nelly", c.key, c.path, body)
 	}
 	first := ask()
 	synctest.Wait() // what is undone behind the client's back
 	e.drain()
-	e.checkMoney(name, first, want, watched.count())
-	if key != "" {
+	e.checkMoney(name, first, c.life, calls())
+	if c.key != "" {
 		ask()
 		synctest.Wait()
 		e.drain()
@@ -242,8 +292,8 @@ func (e *env) live(name, path, body, key, want string, watched *spy) {
 		if last.status != 200 { // only one call fails
 			last = ask()
 		}
-		if last.status != 200 || last.header.Get("idempotent-replayed") != "true" || watched.count() != 1 || e.charges("nelly") != 1 {
-			e.t.Errorf("%s: at last %d %s, %d calls, %d charges", name, last.status, last.body, watched.count(), e.charges("nelly"))
+		if last.status != 200 || last.header.Get("idempotent-replayed") != "true" || calls() > 1 || calls() == 0 && !c.kept || e.charges("nelly") != 1 {
+			e.t.Errorf("%s: at last %d %s, %d calls, %d charges", name, last.status, last.body, calls(), e.charges("nelly"))
 		}
 	}
 	for _, p := range append([]string{"/billing/requests/" + first.id().String(), "/billing/balance?at=2000-01-01T00:00:00Z"}, reads...) {
@@ -283,36 +333,57 @@ func quiet(h http.Handler) *httptest.Server {
 }
 
 // TestPanicsAnywhere lets the clock panic at its n-th reading, for every n: wherever a request is then, it
-// leaves nothing reserved.
+// leaves nothing reserved, and with guards nothing of them taken.
 func TestPanicsAnywhere(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{chatPath, streamPath} {
-		for n, fired := 1, true; fired; n++ {
-			var mu sync.Mutex
-			calls := 0
-			now := func() time.Time {
-				mu.Lock()
-				defer mu.Unlock()
-				if calls++; calls == n {
-					panic("a defect")
+		for _, guarded := range []string{"", "guarded", "guarded and kept"} {
+			t.Run(path+" "+guarded, func(t *testing.T) {
+				t.Parallel()
+				for n, fired := 1, true; fired; n++ {
+					fired = panicsAt(t, path, guarded, n)
 				}
-				return time.Now()
-			}
-			e := start(t, options{now: now, listen: quiet})
-			response, err := e.client.Do(e.request(http.MethodPost, "otto", path, chatBody("sim-small", "x", "")))
-			if err == nil {
-				response.Body.Close() //nolint:errcheck // whatever it says
-			}
-			e.await(1)
-			e.gw.Close()
-			mu.Lock()
-			fired = calls >= n
-			mu.Unlock()
-			for _, id := range e.asked.reserved("otto") {
-				if l := e.life("otto", id); l.commit == nil && l.refund == nil {
-					t.Errorf("%s, panic %d: %q", path, n, l)
-				}
-			}
+			})
 		}
 	}
+}
+
+// panicsAt lives a life whose n-th reading of the clock panics, and says whether there was one.
+func panicsAt(t *testing.T, path, guarded string, n int) (fired bool) {
+	f := &faults{n: n}
+	var later atomic.Int64
+	now := func() time.Time {
+		if f.hit("clock") {
+			panic("a defect")
+		}
+		return time.Now().Add(time.Duration(later.Load()))
+	}
+	o, g, body, before := options{now: now, listen: quiet}, &guards{f: &faults{}, primed: guarded == "guarded and kept"}, chatBody("sim-small", "x", ""), 0
+	if guarded != "" {
+		o.more = g.around
+	}
+	f.pause(true)
+	e := start(t, o)
+	if guarded != "" {
+		before = g.begin(e, path, body, func() { later.Add(int64(guardRecovery)) })
+		e.await(before)
+	}
+	f.pause(false)
+	response, err := e.client.Do(e.request(http.MethodPost, "otto", path, body))
+	if err == nil {
+		response.Body.Close() //nolint:errcheck // whatever it says
+	}
+	e.await(before + 1)
+	fired = f.struck() != ""
+	f.pause(true)
+	e.gw.Close()
+	for _, id := range e.asked.reserved("otto") {
+		if l := e.life("otto", id); l.commit == nil && l.refund == nil {
+			t.Errorf("%s %s, panic %d: %q", path, guarded, n, l)
+		}
+	}
+	if guarded != "" {
+		g.free(e, fmt.Sprintf("%s %s, panic %d", path, guarded, n), now())
+	}
+	return fired
 }
