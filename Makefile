@@ -7,7 +7,7 @@ FUZZTIME   ?= 50000x
 TESTFLAGS  ?=
 
 .DEFAULT_GOAL := build
-.PHONY: run demo build test test-real check acceptance acceptance-real faults faults-real rebuild-million rebuild-million-real audit-million audit-million-real slow-streams telemetry-load clients clients-go clients-raise vuln fuzz soak bench clean
+.PHONY: run demo build test test-real check acceptance acceptance-real faults faults-real rebuild-million rebuild-million-real audit-million audit-million-real slow-streams telemetry-load hostile clients clients-go clients-raise vuln fuzz soak bench clean
 
 run: build ## the gateway; it ends with make, however make ends
 	exec $(BIN) serve --end-with-parent
@@ -75,6 +75,9 @@ slow-streams: build ## 1,000 streams at once, and clients that do not read: memo
 
 telemetry-load: build ## receivers of telemetry that behave badly, under load: added p99, memory, drops
 	$(BIN) embedded -- env ACCEPTANCE=full go test -count=1 -v -timeout 30m -run '^TestTelemetryLoad$$' ./cmd/llm-gateway
+
+hostile: build ## hostile requests in thirty rounds, and slow senders until they are cut off
+	$(BIN) embedded -- env ACCEPTANCE=full go test -count=1 -v -run '^TestHostile$$' ./cmd/llm-gateway
 
 clients: build ## the official clients, at their pinned versions, on the binary
 	$(BIN) embedded -- env ACCEPTANCE=full go test -count=1 -v -timeout 30m -run '^Test(Official)?Clients' ./cmd/llm-gateway

@@ -26,8 +26,11 @@ const (
 	// trustedLength is how much of a Content-Length is allocated before a byte has come.
 	trustedLength = 1 << 20
 	// bodyTime bounds the reading of a body, so that slow senders hold nothing up for ever; also of
-	// one that nobody wants, because net/http reads it before it sends an early refusal.
+	// one that nobody wants, because net/http reads it before it sends an early refusal: refusedTime then.
 	bodyTime = 2 * time.Minute
+	// refusedTime bounds the reading of the rest of a body whose request is refused already. It is shorter than
+	// writeTime, so that the refusal still goes out.
+	refusedTime = 10 * time.Second
 )
 
 // call is one request for a model, read, priced and bounded, before any money moves.
@@ -119,7 +122,9 @@ func readBody(c *gin.Context) ([]byte, error) {
 	if c.Request.ContentLength > 0 {
 		body.Grow(int(min(c.Request.ContentLength, trustedLength)) + bytes.MinRead)
 	}
-	if _, err := body.ReadFrom(http.MaxBytesReader(c.Writer, c.Request.Body, maxBody)); err != nil {
+	_, err := body.ReadFrom(http.MaxBytesReader(c.Writer, c.Request.Body, maxBody))
+	recordOf(c).bodyRead = true
+	if err != nil {
 		if over := new(http.MaxBytesError); errors.As(err, &over) {
 			return nil, tooLarge
 		}

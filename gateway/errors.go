@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -160,6 +161,9 @@ func (g *Gateway) fail(c *gin.Context, err error) {
 		c.Header("Retry-After", e.retryAfter)
 	case e.RetryAfter > 0:
 		c.Header("Retry-After", strconv.Itoa(e.RetryAfter))
+	}
+	if r, known := c.Get(keyRecord); known && !r.(*record).bodyRead {
+		http.NewResponseController(c.Writer).SetReadDeadline(time.Now().Add(refusedTime)) //nolint:errcheck // a reader without deadlines has none to set
 	}
 	writeSoon(c)
 	c.Data(e.Status, "application/json; charset=utf-8", doorOf(c).failure(e))

@@ -30,6 +30,7 @@ type record struct {
 	billed    bool
 	trace     *trace.Request // nil: nobody follows it
 	limited   string         // whose limit refused it: account, key or all; "" = none did
+	bodyRead  bool           // as far as it came
 	replayed  uuid.UUID      // the request whose answer this one's is; uuid.Nil = its own
 }
 

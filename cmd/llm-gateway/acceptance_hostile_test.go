@@ -45,13 +45,13 @@ const (
 	hostileLeast     = 200                             // requests in the table
 	hostileAtOnce    = 8                               // on the way at once
 	hostileRounds    = 3                               // of the table; the first is what fills pools and caches
-	hostileSlow      = 200                             // connections that send their head slowly, and as many their body
+	hostileSlow      = 200                             // connections that send their head slowly, and twice as many their body
 	hostilePatience  = 5 * time.Second                 // for an honest request among all that
 	hostileHeadLimit = readHeaderTime + 15*time.Second // for slow heads to be cut off, on a loaded machine
 	hostileBodyLimit = 2*time.Minute + 30*time.Second  // for slow bodies, in full
 	hostileGoroutine = 16                              // by which a gateway at rest changes
 	hostileFiles     = 16                              // the same
-	hostileMemory    = 64 << 20                        // the same, in bytes: bodies of 20 MiB come eight at once, and the heap is collected late
+	hostileMemory    = 48 << 20                        // the same, in bytes: bodies of 20 MiB come eight at once, and the heap is collected late
 )
 
 // assault is what the table's requests are sent to, and with.
@@ -80,7 +80,7 @@ func startHostile(t *testing.T) *assault {
 	issuer := httptest.NewServer(http.HandlerFunc(h.keys))
 	t.Cleanup(issuer.Close)
 	settings := []string{"OPENAI_BASE_URL=" + h.upstream.URL, "OPENAI_API_KEY=upstream-key", "DATABASE_URL=" + h.url, `ALLOWED_HOSTS=["` + hostileHost + `"]`, `CORS_ORIGINS=["https://app.example"]`, "LOG_LEVEL=INFO", "ENVIRONMENT=staging",
-		"JWT_ISSUER=" + hostileIssuer, "JWT_AUDIENCE=" + hostileAudience, "BILLING_DEFAULT_BALANCE=" + hostileBalance, "GOGC=100"}
+		"JWT_ISSUER=" + hostileIssuer, "JWT_AUDIENCE=" + hostileAudience, "BILLING_DEFAULT_BALANCE=" + hostileBalance, "GOMEMLIMIT=96MiB"}
 	h.main = launch(t, settings...)
 	h.federated = launch(t, append(settings, "JWT_ALGORITHM=RS256", "JWT_JWKS_URL="+issuer.URL, "JWT_SECRET_KEY=")...)
 	h.main.ready()
@@ -141,7 +141,7 @@ func hostileToken(t testing.TB, account, role string) string {
 
 // TestHostile is the table, in rounds.
 func TestHostile(t *testing.T) {
-	needFiles(t, 3*hostileSlow)
+	needFiles(t, 4*hostileSlow)
 	lines, requests := readHostile(t)
 	if len(requests) < hostileLeast {
 		t.Fatalf("%d requests", len(requests))
@@ -149,12 +149,13 @@ func TestHostile(t *testing.T) {
 	h := startHostile(t)
 	client := h.client()
 	h.honest(client)
-	heads, bodies := h.sendSlowly()
+	heads, bodies, strangers := h.sendSlowly()
 	begun := time.Now()
 	h.round(lines, requests)
 	h.honest(client)
-	t.Logf("%d requests in %s, while %d connections sent their head and %d their body slowly", len(requests), time.Since(begun).Round(time.Millisecond), hostileSlow, hostileSlow)
+	t.Logf("%d requests in %s, while %d connections sent their head slowly, and twice as many their body", len(requests), time.Since(begun).Round(time.Millisecond), hostileSlow)
 	h.cutOff(heads, hostileHeadLimit, "slow heads are cut off")
+	h.cutOff(strangers, hostileHeadLimit, "slow bodies of strangers are cut off")
 	if full() {
 		h.cutOff(bodies, hostileBodyLimit, "slow bodies are cut off")
 	}
@@ -233,16 +234,16 @@ func (h *assault) round(lines []string, requests []*hostileRequest) {
 }
 
 // sendSlowly opens connections that send a part of their head, and others a part of their body, and then no
-// more. Those of the body have a credential.
-func (h *assault) sendSlowly() (heads, bodies []net.Conn) {
+// more: some with a credential, some as strangers.
+func (h *assault) sendSlowly() (heads, bodies, strangers []net.Conn) {
 	h.t.Helper()
+	const begin, body = "POST /v1/chat/completions HTTP/1.1\r\nHost: " + hostileHost + "\r\n", "Content-Length: 1000\r\n\r\n{\"model\":"
 	sloth := hostileToken(h.t, hostileSloth, gateway.RoleUser)
 	for range hostileSlow {
 		for _, c := range []struct {
 			part string
 			into *[]net.Conn
-		}{{"POST /v1/chat/completions HTTP/1.1\r\nHost: " + hostileHost + "\r\nX-Slow: ", &heads},
-			{"POST /v1/chat/completions HTTP/1.1\r\nHost: " + hostileHost + "\r\nAuthorization: Bearer " + sloth + "\r\nContent-Length: 1000\r\n\r\n{\"model\":", &bodies}} {
+		}{{begin + "X-Slow: ", &heads}, {begin + "Authorization: Bearer " + sloth + "\r\n" + body, &bodies}, {begin + body, &strangers}} {
 			conn, err := net.Dial("tcp", strings.TrimPrefix(h.main.url, "http://"))
 			if err != nil {
 				h.t.Fatal(err)
@@ -254,7 +255,7 @@ func (h *assault) sendSlowly() (heads, bodies []net.Conn) {
 			*c.into = append(*c.into, conn)
 		}
 	}
-	return heads, bodies
+	return heads, bodies, strangers
 }
 
 // cutOff waits until the gateway has ended all of these connections.
