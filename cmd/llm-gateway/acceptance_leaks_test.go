@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -129,10 +130,13 @@ func scanAnswers(t testing.TB, base http.RoundTripper) http.RoundTripper {
 	})
 }
 
+// ownLogin is how a gateway logs in at a receiver: that credential is the receiver's to know.
+var ownLogin = regexp.MustCompile(`(?m)^Authorization \[Basic [\w+/=]+\]$`)
+
 // scanReceived looks at all that a receiver of telemetry was sent, when the test ends.
 func scanReceived(t testing.TB, name string, raw func() []byte) {
 	t.Cleanup(func() {
-		for _, leak := range leaks.Written(string(raw())) {
+		for _, leak := range leaks.Written(ownLogin.ReplaceAllString(string(raw()), "")) {
 			t.Errorf("%s is told %s", name, leak)
 		}
 	})

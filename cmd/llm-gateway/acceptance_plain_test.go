@@ -6,7 +6,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/golang-jwt/jwt/v5"
+
+	"llm-gateway/gateway"
 	"llm-gateway/migrations/pgtest"
 )
 
@@ -16,8 +20,8 @@ func TestPlainGateway(t *testing.T) {
 	t.Parallel()
 	database := pgtest.URL(t)
 	key := parsed[keyOut](t, []string{"DATABASE_URL=" + database}, "key", "create", "--account", "zoe").Key
-	cmd := command(t.Context(), t, []string{"HOST=127.0.0.1", "PORT=0", "JWT_SECRET_KEY=" + testSecret, "BILLING_ENABLED=false", "ENVIRONMENT=production", "SIMULATED_PROVIDER=on"}, "serve")
-	s, client, token := launchCommand(t, cmd).ready(), newClient(t), tokenFor(t, "somebody")
+	cmd := command(t.Context(), t, []string{"HOST=127.0.0.1", "PORT=0", "JWT_SECRET_KEY=" + productionSecret, "BILLING_ENABLED=false", "ENVIRONMENT=production", "SIMULATED_PROVIDER=on"}, "serve")
+	s, client, token := launchCommand(t, cmd).ready(), newClient(t), signed(t, jwt.SigningMethodHS256, []byte(productionSecret), "somebody", "", time.Hour)
 	if text := s.stdout.String(); !strings.Contains(text, "NOTHING IS BILLED") {
 		t.Errorf("the start does not warn:\n%s", text)
 	}
@@ -36,8 +40,9 @@ func TestPlainGateway(t *testing.T) {
 	if r := chat(t.Context(), client, s.url, token, chatBody("no-such-model", "x", false, "")); r.status != http.StatusNotFound || r.header.Get("x-billing") != "disabled" {
 		t.Errorf("an unknown model: %v", &r)
 	}
+	admin := signed(t, jwt.SigningMethodHS256, []byte(productionSecret), "operator", gateway.RoleAdmin, time.Hour)
 	for _, path := range []string{"/billing/balance", "/billing/transactions", "/admin/accounts/somebody"} {
-		if status, body := fetch(t, client, s.url+path, adminToken(t)); status != http.StatusNotFound || !strings.Contains(body, `"billing_disabled"`) {
+		if status, body := fetch(t, client, s.url+path, admin); status != http.StatusNotFound || !strings.Contains(body, `"billing_disabled"`) {
 			t.Errorf("%s: %d %s", path, status, body)
 		}
 	}

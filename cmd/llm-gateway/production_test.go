@@ -5,12 +5,15 @@ import (
 	"testing"
 )
 
+// productionSecret is one that production starts with.
+const productionSecret = "9f2c1b7a64d0e8853ac1f7b2096de4417be1c0925a3f8d66"
+
 // TestProductionRefuses is the table of what production does not start with, and of what is fine. The same is
 // fine everywhere else, and no complaint quotes a secret.
 func TestProductionRefuses(t *testing.T) {
 	t.Parallel()
 	const (
-		random = "JWT_SECRET_KEY=9f2c1b7a64d0e8853ac1f7b2096de4417be1c0925a3f8d66"
+		random = "JWT_SECRET_KEY=" + productionSecret
 		fine   = ""
 	)
 	for _, c := range []struct{ setting, problem string }{

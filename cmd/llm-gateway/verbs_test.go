@@ -101,7 +101,7 @@ func TestHelp(t *testing.T) {
 
 func TestTokenVerb(t *testing.T) {
 	t.Parallel()
-	secret := testSecret
+	secret := productionSecret
 	tokens, err := gateway.NewTokens("HS256", []byte(secret))
 	if err != nil {
 		t.Fatal(err)
