@@ -1,9 +1,11 @@
 package main
 
 import (
+	"crypto/rand"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -67,5 +69,59 @@ func TestPlainGateway(t *testing.T) {
 	keyed.stop()
 	if n := countRows(t, database, `SELECT count(*) FROM ledger_events`); n != 0 {
 		t.Errorf("there are %d events", n)
+	}
+}
+
+// TestPlainParts: what is not money works without a ledger, too: limits and the response cache, in memory and in
+// Redis; circuits; a key holds nothing; and every answer says that nothing is billed, whatever it is.
+func TestPlainParts(t *testing.T) {
+	t.Parallel()
+	stores := map[string][]string{"memory": nil}
+	if at := os.Getenv("REDIS_URL"); at != "" {
+		stores["redis"] = []string{"REDIS_URL=" + at}
+	}
+	for store, env := range stores {
+		t.Run(store, func(t *testing.T) {
+			t.Parallel()
+			s := startServe(t, append(env, "BILLING_ENABLED=false", "RATE_LIMIT_REQUESTS_PER_HOUR=3", "RESPONSE_CACHE=redis", "LOG_LEVEL=INFO", "HEALTH_CHECK_INTERVAL=200ms")...)
+			client, token := newClient(t), tokenFor(t, "plain-"+rand.Text())
+			for i, want := range []string{"miss", "hit", "hit"} {
+				r := chat(t.Context(), client, s.url, token, chatBody(flatModel, "hello again", false, ""))
+				if r.status != http.StatusOK || r.header.Get("x-cache") != want || r.header.Get("x-ratelimit-remaining-requests") != strconv.Itoa(2-i) || r.header.Get("x-billing") != "disabled" {
+					t.Errorf("call %d: %v, %v", i, &r, r.header)
+				}
+			}
+			for path, c := range map[string]struct {
+				token, body string
+				status      int
+			}{
+				"/v1/chat/completions": {token, chatBody(flatModel, "one too many", false, ""), http.StatusTooManyRequests},
+				"/v1/messages":         {"", "{}", http.StatusUnauthorized},
+				"/v1/responses":        {token, "{", http.StatusBadRequest},
+				"/nowhere":             {token, "{}", http.StatusNotFound},
+			} {
+				if r := post(t.Context(), client, s.url+path, c.token, c.body); r.status != c.status || r.header.Get("x-billing") != "disabled" {
+					t.Errorf("%s: %v %v", path, &r, r.header)
+				}
+			}
+			_, metrics := fetch(t, client, s.url+"/metrics", "")
+			if shared := strings.Contains(metrics, `rate_limit_requests_total{result="shared",scope="store"}`); shared != (store == "redis") {
+				t.Errorf("limits are shared: %t", shared)
+			}
+			for _, want := range []string{`rate_limit_requests_total{result="refused",scope="account"} 1`, `llm_response_cache_total{result="hit"} 2`} {
+				if !strings.Contains(metrics, want) {
+					t.Errorf("the metrics lack %s", want)
+				}
+			}
+			if log := s.stdout.String(); !containsAll(log, `"cache":"hit"`, `"limited":"account"`, `"code":"rate_limit_exceeded"`) {
+				t.Errorf("the log is\n%s", log)
+			}
+			again := tokenFor(t, "plain-"+rand.Text())
+			first := askWithKey(t, client, s.url, again, "k", chatBody(flatModel, "once", false, ""))
+			second := askWithKey(t, client, s.url, again, "k", chatBody(flatModel, "twice", false, ""))
+			if first.status != http.StatusOK || second.status != http.StatusOK || second.replays != "" || first.body == second.body {
+				t.Errorf("a key holds something: %+v, %+v", first, second)
+			}
+		})
 	}
 }

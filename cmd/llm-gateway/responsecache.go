@@ -48,14 +48,16 @@ func cacheSettings() []setting {
 	}
 }
 
-// caching is the response cache of a ledger, of whose answers others know nothing.
-func (p *parts) caching(s *Settings, ledgerID uuid.UUID) gateway.Caching {
+// of is the response cache of a ledger, of whose answers others know nothing. Where there is no ledger, there may
+// be no Redis either (nil): then it is in memory.
+func (s caching) of(client redis.UniversalClient, ledgerID uuid.UUID) gateway.Caching {
 	c := gateway.Caching{Keep: s.CacheTTL, Shared: s.CacheShared, Percent: s.CachePercent}
-	switch s.CacheStore {
-	case cacheMemory:
+	switch {
+	case s.CacheStore == cacheOff:
+	case s.CacheStore == cacheRedis && client != nil:
+		c.Store = redisResponses{client, "llm-gateway:response:" + ledgerID.String() + ":"}
+	default:
 		c.Store = gateway.NewMemoryCache(s.CacheMaxBytes, time.Now)
-	case cacheRedis:
-		c.Store = redisResponses{p.redis, "llm-gateway:response:" + ledgerID.String() + ":"}
 	}
 	return c
 }
