@@ -132,6 +132,7 @@ func TestComponentsAwayTail(t *testing.T) {
 	recoverTail(t, past)
 	w.sees("ledger", health.Up, "", "INFO")
 	w.wants("ledger_refused_shards 0", "ledger_tail_lost_shards 0")
+	eventually(t, seenLimit, "all is up, the journal empty again", func() bool { return healthOf(t, w.client, w.s.url, w.admin).State == health.Up })
 	w.is(health.Up, http.StatusOK, `{"status":"ready"`)
 	serves(t, w.client, w.s.url, "heir")
 }
