@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	oldestPostgres = 13 // major version: what older ones lack has not been tried
+	oldestPostgres = 14 // major version: what older ones lack has not been tried
 	gatewayConns   = 20 // connections that one gateway may have open
 )
 
