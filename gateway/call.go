@@ -109,10 +109,8 @@ func (k *call) read(c *gin.Context) error {
 
 // readBody reads the whole body within its bound.
 func readBody(c *gin.Context) ([]byte, error) {
-	tooLarge := &Error{Status: http.StatusRequestEntityTooLarge, Type: typeInvalid, Code: "body_too_large",
-		Message: fmt.Sprintf("The body is larger than %d bytes.", maxBody)}
 	if c.Request.ContentLength > maxBody {
-		return nil, tooLarge
+		return nil, tooLarge()
 	}
 	if slices.ContainsFunc(c.Request.Header.Values("Content-Encoding"), func(encoding string) bool { return encoding != "" && encoding != "identity" }) {
 		return nil, &Error{Status: http.StatusUnsupportedMediaType, Type: typeInvalid, Code: "unsupported_content_encoding",
@@ -126,7 +124,7 @@ func readBody(c *gin.Context) ([]byte, error) {
 	recordOf(c).bodyRead = true
 	if err != nil {
 		if over := new(http.MaxBytesError); errors.As(err, &over) {
-			return nil, tooLarge
+			return nil, tooLarge()
 		}
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			return nil, invalid("invalid_json", "", "The body ended early.")
@@ -136,6 +134,11 @@ func readBody(c *gin.Context) ([]byte, error) {
 	}
 	http.NewResponseController(c.Writer).SetReadDeadline(time.Time{}) //nolint:errcheck // lifted: the wait for the answer is no read
 	return body.Bytes(), nil
+}
+
+func tooLarge() error {
+	return &Error{Status: http.StatusRequestEntityTooLarge, Type: typeInvalid, Code: "body_too_large",
+		Message: fmt.Sprintf("The body is larger than %d bytes.", maxBody)}
 }
 
 // price finds what the call can be sent to, and the most that it can cost there.

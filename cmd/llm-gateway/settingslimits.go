@@ -65,11 +65,12 @@ func limitSettings() []setting {
 	}
 }
 
-// limits are those of a gateway: shared by way of Redis, unless shared is nil or memory is wanted. The caller
-// closes the Limiter.
+// limits are those of a gateway: shared by way of Redis, unless shared is nil or memory is wanted. An embedded
+// Redis is this process's memory already, no other gateway's and gone with it: by way of its scripts a request
+// would cost twice what it does. The caller closes the Limiter.
 func (p *parts) limits(s *Settings, shared limit.Shared, overrides gateway.Overrides, log *slog.Logger) gateway.RateLimits {
 	c := limit.Config{Now: time.Now, Log: log, Count: p.metrics.RateLimited}
-	if s.Limits.Storage == limitsInRedis {
+	if s.Limits.Storage == limitsInRedis && s.RedisURL != "" {
 		c.Shared = shared
 	}
 	p.limiter = limit.New(c)
