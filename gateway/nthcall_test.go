@@ -241,7 +241,7 @@ func failsAtEachCall(t *testing.T, c nthCase, guarded string, stubborn, after bo
 			if guarded == "" {
 				e.live(name, c, body, watched.count)
 			} else {
-				g.begin(e, c.path, body, func() { time.Sleep(guardRecovery) })
+				g.begin(e, c.path, body, func() { <-time.After(guardRecovery) })
 				before := watched.count()
 				e.live(name, c, body, func() int { return watched.count() - before })
 				synctest.Wait()

@@ -94,10 +94,9 @@ func streamFlood(t *testing.T, n int) {
 		counted += s.metric(client, `rate_limit_requests_total{result="refused",scope="in_flight"}`)
 		s.stop()
 	}
-	if counted != ours+floodStreams-others {
+	if verified(t, "DATABASE_URL="+url); counted != ours+floodStreams-others {
 		t.Errorf("%d refusals are counted", counted)
 	}
-	verified(t, "DATABASE_URL="+url)
 }
 
 // readsInFlood: what is no model call is answered all the same.
