@@ -105,7 +105,7 @@ func benchGateway(b *testing.B, upstream http.RoundTripper, quotas domain.Quotas
 	b.Cleanup(limiter.Close)
 	c := gateway.Config{Ledger: memory, Facts: memory, Projections: newProjected(memory), Keys: keyring{}, Tokens: tokens,
 		Catalog: func() *gateway.Catalog { return catalog }, Owner: uuid.New(), Currency: "USD", DefaultBalance: domain.MustAmount("1000000"),
-		ReservePolicy: gateway.ReserveCap, Environment: "production", Metrics: observe.NewMetrics(), Log: slog.New(slog.NewJSONHandler(io.Discard, nil))}
+		ReservePolicy: gateway.ReserveCap, Environment: "production", Metrics: observe.NewMetrics(), Log: slog.New(slog.NewJSONHandler(io.Discard, nil))} //nolint:sloglint // what a line costs is a request's
 	if quotas != (domain.Quotas{}) {
 		c.Limits = gateway.RateLimits{Limiter: limiter, Account: quotas}
 	}

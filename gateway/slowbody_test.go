@@ -42,7 +42,7 @@ func TestSlowBody(t *testing.T) {
 				}
 			}()
 			answer := bufio.NewReader(conn)
-			resp, err := http.ReadResponse(answer, nil)
+			resp, err := http.ReadResponse(answer, nil) //nolint:bodyclose // the connection is closed
 			if err != nil {
 				t.Fatalf("%s: %v", c.name, err)
 			}

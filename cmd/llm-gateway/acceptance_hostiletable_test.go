@@ -278,7 +278,7 @@ func (h *assault) send(t testing.TB, r *hostileRequest) (g got) {
 	var words []string
 	for answers := bufio.NewReader(conn); ; {
 		method, _, _ := strings.Cut(request, " ")
-		resp, err := http.ReadResponse(answers, &http.Request{Method: method})
+		resp, err := http.ReadResponse(answers, &http.Request{Method: method}) //nolint:bodyclose // the connection is closed
 		if err != nil {
 			if end := howItEnded(err); end != "" {
 				words = append(words, end)

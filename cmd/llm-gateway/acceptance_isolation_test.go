@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -318,9 +319,7 @@ func (v *victim) try(who *identity, method, allowed string, pr *reach) {
 	if header == nil {
 		header = http.Header{}
 	}
-	for name, values := range pr.header {
-		header[name] = values
-	}
+	maps.Copy(header, pr.header)
 	got := v.knock(method, pr.path, pr.body, header)
 	what := fmt.Sprintf("%s: %s %s %.120s", who.name, method, pr.path, pr.body)
 	want := pr.want

@@ -77,7 +77,7 @@ func (l *limited) exactly(what string, limit int, refill time.Duration, flood fu
 	}
 }
 
-// holds holds a flood's outcome against a limit: with Redis so many come through over all gateways, with memory
+// holds compares a flood's outcome with a limit: with Redis so many come through over all gateways, with memory
 // on each of them, and what came back meanwhile, which is one for each refill. On a busy machine Redis may not
 // answer in time: then memory decides, which is not what is tested here, and it is false, to be tried again. At
 // the last try it is tested as far as it goes: what memory decided is not known.

@@ -91,31 +91,8 @@ func TestPlainParts(t *testing.T) {
 					t.Errorf("call %d: %v, %v", i, &r, r.header)
 				}
 			}
-			for path, c := range map[string]struct {
-				token, body string
-				status      int
-			}{
-				"/v1/chat/completions": {token, chatBody(flatModel, "one too many", false, ""), http.StatusTooManyRequests},
-				"/v1/messages":         {"", "{}", http.StatusUnauthorized},
-				"/v1/responses":        {token, "{", http.StatusBadRequest},
-				"/nowhere":             {token, "{}", http.StatusNotFound},
-			} {
-				if r := post(t.Context(), client, s.url+path, c.token, c.body); r.status != c.status || r.header.Get("x-billing") != "disabled" {
-					t.Errorf("%s: %v %v", path, &r, r.header)
-				}
-			}
-			_, metrics := fetch(t, client, s.url+"/metrics", "")
-			if shared := strings.Contains(metrics, `rate_limit_requests_total{result="shared",scope="store"}`); shared != (store == "redis") {
-				t.Errorf("limits are shared: %t", shared)
-			}
-			for _, want := range []string{`rate_limit_requests_total{result="refused",scope="account"} 1`, `llm_response_cache_total{result="hit"} 2`} {
-				if !strings.Contains(metrics, want) {
-					t.Errorf("the metrics lack %s", want)
-				}
-			}
-			if log := s.stdout.String(); !containsAll(log, `"cache":"hit"`, `"limited":"account"`, `"code":"rate_limit_exceeded"`) {
-				t.Errorf("the log is\n%s", log)
-			}
+			refusedPlainly(t, s, client, token)
+			watchedPlainly(t, s, client, store == "redis")
 			again := tokenFor(t, "plain-"+rand.Text())
 			first := askWithKey(t, client, s.url, again, "k", chatBody(flatModel, "once", false, ""))
 			second := askWithKey(t, client, s.url, again, "k", chatBody(flatModel, "twice", false, ""))
@@ -123,5 +100,38 @@ func TestPlainParts(t *testing.T) {
 				t.Errorf("a key holds something: %+v, %+v", first, second)
 			}
 		})
+	}
+}
+
+// refusedPlainly: what is refused says that nothing is billed, too.
+func refusedPlainly(t *testing.T, s *served, client *http.Client, token string) {
+	t.Helper()
+	for path, c := range map[string]struct {
+		token, body string
+		status      int
+	}{
+		"/v1/chat/completions": {token, chatBody(flatModel, "one too many", false, ""), http.StatusTooManyRequests},
+		"/v1/messages":         {"", "{}", http.StatusUnauthorized},
+		"/v1/responses":        {token, "{", http.StatusBadRequest},
+		"/nowhere":             {token, "{}", http.StatusNotFound},
+	} {
+		if r := post(t.Context(), client, s.url+path, c.token, c.body); r.status != c.status || r.header.Get("x-billing") != "disabled" {
+			t.Errorf("%s: %v %v", path, &r, r.header)
+		}
+	}
+}
+
+// watchedPlainly: the metrics and the log tell of limits and hits.
+func watchedPlainly(t *testing.T, s *served, client *http.Client, inRedis bool) {
+	t.Helper()
+	_, metrics := fetch(t, client, s.url+"/metrics", "")
+	if shared := strings.Contains(metrics, `rate_limit_requests_total{result="shared",scope="store"}`); shared != inRedis {
+		t.Errorf("limits are shared: %t", shared)
+	}
+	if !containsAll(metrics, `rate_limit_requests_total{result="refused",scope="account"} 1`, `llm_response_cache_total{result="hit"} 2`) {
+		t.Errorf("the metrics are\n%s", metrics)
+	}
+	if log := s.stdout.String(); !containsAll(log, `"cache":"hit"`, `"limited":"account"`, `"code":"rate_limit_exceeded"`) {
+		t.Errorf("the log is\n%s", log)
 	}
 }

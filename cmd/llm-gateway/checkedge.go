@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -146,7 +147,7 @@ func (p *production) limits() {
 	p.either(perAccount > 0, "RATE_LIMIT_REQUESTS_PER_MINUTE", fmt.Sprintf("%d, and %d an hour, for an account that has no limits of its own", l.Account[domain.RequestsMinute], l.Account[domain.RequestsHour]),
 		verdictWarn, "no account has a limit, unless it has one of its own: one client can take all that there is")
 	p.either(l.Storage == limitsInRedis, "RATE_LIMIT_STORAGE", limitsInRedis, verdictWarn, "memory: each gateway has limits of its own, so several let through several times as much")
-	p.either(l.InFlight.Most > 0, "MAX_IN_FLIGHT", fmt.Sprint(l.InFlight.Most), verdictWarn, "0: a flood takes all the memory that there is")
+	p.either(l.InFlight.Most > 0, "MAX_IN_FLIGHT", strconv.Itoa(l.InFlight.Most), verdictWarn, "0: a flood takes all the memory that there is")
 	p.either(p.settings.CircuitEnabled, "CIRCUIT_BREAKER_ENABLED", "true", verdictWarn, "false: every caller of a provider that is away waits for it")
-	p.either(p.settings.RetryBudget > 0 || !p.settings.RetryEnabled, "RETRY_BUDGET_PERCENT", fmt.Sprint(p.settings.RetryBudget), verdictWarn, "0: an outage of a provider is multiplied by RETRY_MAX_ATTEMPTS")
+	p.either(p.settings.RetryBudget > 0 || !p.settings.RetryEnabled, "RETRY_BUDGET_PERCENT", strconv.Itoa(p.settings.RetryBudget), verdictWarn, "0: an outage of a provider is multiplied by RETRY_MAX_ATTEMPTS")
 }

@@ -88,7 +88,7 @@ func wirePlain(ctx context.Context, s *Settings, catalog *catalogFile, b backend
 		Ledger: gateway.Unbilled{}, Facts: gateway.Unbilled{}, Projections: gateway.Unbilled{}, Unbilled: true, Keys: keys,
 		Tokens: tokens, Catalog: catalog.now, Retry: s.retry(), Resilience: s.failing(), Owner: uuid.New(), Currency: s.Currency,
 		ReservePolicy: gateway.ReservePolicy(s.ReservePolicy), ModelsArray: s.ModelsFormat == "array",
-		Edge: s.edge(), SharedIDs: s.SharedIDs, Limits: limits, InFlight: s.Limits.InFlight, Caching: s.caching.of(p.shared, uuid.Nil), Degraded: degraded, Health: p.health, HealthPublic: s.HealthPublic, Traffic: p.traffic,
+		Edge: s.edge(), SharedIDs: s.SharedIDs, Limits: limits, InFlight: s.Limits.InFlight, Caching: s.of(p.shared, uuid.Nil), Degraded: degraded, Health: p.health, HealthPublic: s.HealthPublic, Traffic: p.traffic,
 		Version: s.version(), Environment: s.Environment, Metrics: p.metrics, NoMetrics: !s.Prometheus, Tracer: p.telemetry.Tracer(), Log: log,
 	})
 	p.serving.Store(p.gateway)

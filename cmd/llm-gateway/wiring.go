@@ -100,7 +100,7 @@ func wire(ctx context.Context, s *Settings, catalog *catalogFile, b backend, m l
 		Journal: withKillJournal(p.journal), Spool: p.spool(s), Keys: keyStore{p.ledger.Pool()},
 		Belongings: belongings{p.ledger.Pool()}, SharedIDs: s.SharedIDs,
 		Edge:   s.edge(),
-		Tokens: tokens, Catalog: catalog.now, Retry: s.retry(), Resilience: s.failing(), Caching: s.caching.of(p.redis, m.ID), Owner: owner, Owned: p.recovery.owner.Held, Currency: m.Currency, DefaultBalance: s.DefaultBalance,
+		Tokens: tokens, Catalog: catalog.now, Retry: s.retry(), Resilience: s.failing(), Caching: s.of(p.redis, m.ID), Owner: owner, Owned: p.recovery.owner.Held, Currency: m.Currency, DefaultBalance: s.DefaultBalance,
 		ReservePolicy: gateway.ReservePolicy(s.ReservePolicy), ModelsArray: s.ModelsFormat == "array",
 		Ready: p.readiness(s), Degraded: p.degraded, Health: p.health, HealthPublic: s.HealthPublic, Traffic: p.traffic,
 		Limits: p.limits(s, p.refiller, limitStore{p.ledger.Pool()}, log), InFlight: s.Limits.InFlight,
