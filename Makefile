@@ -20,14 +20,14 @@ build:
 
 # The first run on a machine also fetches the official clients, which may take minutes.
 test: build ## every test, on an embedded Postgres, Kafka and Redis
-	$(BIN) embedded -- go test -timeout 20m $(TESTFLAGS) ./...
+	$(BIN) embedded -- go test -timeout 40m $(TESTFLAGS) ./...
 
 REAL := deployments/test-real/run --
 
 SERVERS_KILLED := KILL_SERVERS=1 go test -count=1 -v -timeout 30m -run '^TestServersKilled$$' ./cmd/llm-gateway
 
 test-real: build ## the same tests, on a real Postgres, Kafka and Redis; then these are killed
-	$(REAL) go test -count=1 -timeout 20m $(TESTFLAGS) ./...
+	$(REAL) go test -count=1 -timeout 40m $(TESTFLAGS) ./...
 	$(REAL) env $(SERVERS_KILLED)
 
 check: ## format, vet, lint, the repository's own rules, and the alerts by promtool where it is

@@ -41,7 +41,7 @@ func limitSettings() []setting {
 	}
 	return []setting{
 		{"RATE_LIMIT_STORAGE", limitsInRedis, false,
-			"Where rate limits are kept: redis, for all gateways together (each falls back to its memory while Redis is away), or memory, for each gateway by itself.",
+			"Where rate limits are kept: redis, for all gateways together by REDIS_URL (each falls back to its memory while Redis is away; where REDIS_URL is empty there is only that), or memory, for each gateway by itself.",
 			oneOf(func(s *Settings) *string { return &s.Limits.Storage }, limitsInRedis, limitsInMemory)},
 		{"RATE_LIMIT_REQUESTS_PER_MINUTE", "60", false,
 			"Model calls that an account may make in a minute: so many at once, then as they come back, evenly. 0: no limit. `account limits` and `key create` set others.",
