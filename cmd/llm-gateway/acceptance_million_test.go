@@ -6,7 +6,6 @@ import (
 	"os"
 	"strconv"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -74,7 +73,7 @@ func measureRebuild(t *testing.T, env []string, name, from string, events int) {
 	defer cancel()
 	cmd := command(ctx, t, env, "projections", "rebuild", name, "--from", from, "--json")
 	begin := time.Now()
-	r := finish(t, cmd)
+	r, peak := finishMeasured(t, cmd)
 	took := time.Since(begin)
 	if r.status != 0 {
 		t.Fatalf("rebuild %s from %s: %s%s", name, from, r.stdout, r.stderr)
@@ -82,12 +81,8 @@ func measureRebuild(t *testing.T, env []string, name, from string, events int) {
 	if !containsAll(r.stdout, `"equal": true`, `"swapped": true`) {
 		t.Errorf("rebuild %s from %s:\n%s", name, from, r.stdout)
 	}
-	usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	if !ok {
-		t.Fatal("no resource usage")
-	}
 	t.Logf("%s from the %s: %d events in %s, %.0f/s, at most %d MiB", name, from, events, took.Round(time.Millisecond),
-		float64(events)/took.Seconds(), usage.Maxrss/1024)
+		float64(events)/took.Seconds(), peak)
 }
 
 // manyEvents appends requests until the ledger has at least n events, each settled as settle says, and

@@ -24,12 +24,12 @@ import (
 )
 
 const (
-	readyLimit  = 30 * time.Second                          // for a serve to say that it is ready, on a loaded machine
-	endLimit    = 30 * time.Second                          // for a process to end that was told to
-	deathLimit  = 3 * time.Second                           // for all of its children to be gone after kill -9
-	lookAgain   = 20 * time.Millisecond                     // between two looks at the same thing
-	settleLimit = 20 * time.Second                          // for what was left open to be settled behind the scenes
-	testSecret  = "tests-only:Q7fK2mZ9xW4rT6yP1bL8sD3gH5jN" // what tokens are signed with
+	readyLimit  = 30 * time.Second                   // for a serve to say that it is ready, on a loaded machine
+	endLimit    = 30 * time.Second                   // for a process to end that was told to
+	deathLimit  = 3 * time.Second                    // for all of its children to be gone after kill -9
+	lookAgain   = 20 * time.Millisecond              // between two looks at the same thing
+	settleLimit = 20 * time.Second                   // for what was left open to be settled behind the scenes
+	testSecret  = "acceptance-acceptance-acceptance" // what tokens are signed with
 )
 
 // full says whether the sizes are those of the promise.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -90,6 +91,52 @@ func finish(t testing.TB, cmd *exec.Cmd) result {
 		t.Fatalf("%v: %v", cmd.Args, err)
 	}
 	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+// peakEvery is how often a process's memory is read.
+const peakEvery = 5 * time.Millisecond
+
+// finishMeasured is finish, and says how much memory the process took at most, in MiB, as Linux tells while it
+// runs. (What it tells at the end of a process may be what its parent had when it made it.)
+func finishMeasured(t testing.TB, cmd *exec.Cmd) (r result, peak int64) {
+	t.Helper()
+	started, ended, read := make(chan int, 1), make(chan struct{}), make(chan struct{})
+	go func() { // ends with the process
+		defer close(read)
+		tick := time.NewTicker(peakEvery)
+		defer tick.Stop()
+		for pid := <-started; pid != 0; {
+			peak = max(peak, mostMemory(pid))
+			select {
+			case <-ended:
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Start(); err != nil {
+		close(started)
+		t.Fatalf("%v: %v", cmd.Args, err)
+	}
+	started <- cmd.Process.Pid
+	err := cmd.Wait()
+	close(ended)
+	<-read
+	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
+		t.Fatalf("%v: %v", cmd.Args, err)
+	}
+	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}, peak
+}
+
+// mostMemory is the most that a process has had so far, in MiB; 0 where nobody tells.
+func mostMemory(pid int) int64 {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) //nolint:errcheck // it has ended, or there is no such file
+	_, line, _ := strings.Cut(string(status), "VmHWM:")
+	var kilobytes int64
+	fmt.Sscan(line, &kilobytes) //nolint:errcheck // 0
+	return kilobytes / 1024
 }
 
 // succeeds runs the binary, which must end with status 0, and returns what it printed.
