@@ -36,7 +36,7 @@ func operatingSettings() []setting {
 		{"HEALTH_CHECK_INTERVAL", "15s", false, "How often all components are checked for them, behind all requests: a duration.", readHealthEvery},
 		{"HEALTH_PROBES", "auto", false,
 			"on: a provider that nobody has called for 5 minutes is asked for its list of models, which is free, at most once in 5 minutes; off: then nobody knows how it is. auto: on, but off where ENVIRONMENT is development.",
-			readHealthProbes},
+			onOffAuto(func(s *Settings) *bool { return &s.HealthProbes }, func(s *Settings) bool { return !s.Development() })},
 	}
 }
 
@@ -63,18 +63,6 @@ func readHealthEvery(s *Settings, value string) error {
 		return errors.New("it must be at least " + minHealthEvery.String())
 	}
 	return err
-}
-
-func readHealthProbes(s *Settings, value string) error {
-	switch value {
-	case "on", "off":
-		s.HealthProbes = value == "on"
-	case "auto":
-		s.HealthProbes = !s.Development() // ENVIRONMENT is read before
-	default:
-		return errors.New("it must be auto, on or off")
-	}
-	return nil
 }
 
 // version is what this gateway calls itself.

@@ -137,7 +137,8 @@ func providerSettings() []setting {
 		{"GEMINI_BASE_URL", "https://generativelanguage.googleapis.com", false, "Where Google's Gemini API, or what speaks it, is. A trailing /v1beta may be there or not.",
 			webURL(func(s *Settings) *string { return &s.GeminiBaseURL })},
 		{"SIMULATED_PROVIDER", "auto", false,
-			"on, off or auto: the provider that needs no key and answers by itself, with priced models of its own. auto: on, but off where ENVIRONMENT is production.", readSimulated},
+			"on, off or auto: the provider that needs no key and answers by itself, with priced models of its own. auto: on, but off where ENVIRONMENT is production.",
+			onOffAuto(func(s *Settings) *bool { return &s.Simulated }, func(s *Settings) bool { return !s.Production() })},
 		{"UPSTREAMS", "", false,
 			"A file (YAML) of further providers that speak the API of OpenAI, Azure, Anthropic or Gemini, with their keys, models and prices, and of aliases and fallbacks. Read again at SIGHUP; deployments/upstreams.example.yaml explains it, `llm-gateway check` checks it. Empty: none.",
 			existing("a file", false, func(s *Settings) *string { return &s.Upstreams })},
@@ -358,16 +359,19 @@ func webURL(into func(*Settings) *string) func(*Settings, string) error {
 	}
 }
 
-func readSimulated(s *Settings, value string) error {
-	switch value {
-	case "on", "off":
-		s.Simulated = value == "on"
-	case "auto":
-		s.Simulated = !s.Production() // ENVIRONMENT is read before
-	default:
-		return errors.New("it must be auto, on or off")
+// onOffAuto reads on or off; auto is what ENVIRONMENT, which is read before, makes of it.
+func onOffAuto(into func(*Settings) *bool, auto func(*Settings) bool) func(*Settings, string) error {
+	return func(s *Settings, value string) error {
+		switch value {
+		case "on", "off":
+			*into(s) = value == "on"
+		case "auto":
+			*into(s) = auto(s)
+		default:
+			return errors.New("it must be auto, on or off")
+		}
+		return nil
 	}
-	return nil
 }
 
 func readCurrency(s *Settings, value string) error {
