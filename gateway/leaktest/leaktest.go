@@ -1,7 +1,8 @@
 // Package leaktest finds in what a gateway writes and answers what nobody may be told by it: the operator's
 // secrets, clients' credentials, what was said to models, and how the program looks inside. The harnesses of the
 // gateway's tests and of the binary's give it what their tests send and set, and show it every log, every
-// metric, what receivers of telemetry got, and every answer that is an error. It is tested by planted leaks.
+// metric, what receivers of telemetry got, every answer that is an error, and the errors within streams. It is tested
+// by planted leaks.
 package leaktest
 
 import (

@@ -88,3 +88,54 @@ func TestTransport(t *testing.T) {
 		}
 	}
 }
+
+// pieces gives so many bytes at a time.
+type pieces struct {
+	io.Reader
+	size int
+}
+
+func (p pieces) Read(b []byte) (int, error) { return p.Reader.Read(b[:min(len(b), p.size)]) }
+
+type streamed struct {
+	text string
+	size int
+}
+
+func (s streamed) RoundTrip(*http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"text/event-stream"}},
+		Body: io.NopCloser(pieces{strings.NewReader(s.text), s.size})}, nil
+}
+
+// TestStream: of a stream the errors are looked at, and what a model says is not; it goes through as it is,
+// whatever its pieces.
+func TestStream(t *testing.T) {
+	t.Parallel()
+	const leak = "panic at gateway/call.go:12"
+	long := strings.Repeat("x", 2*mostLine)
+	for text, want := range map[string]int{
+		"data: {\"choices\":[{\"delta\":{\"content\":\"" + leak + "\"}}]}\n\ndata: [DONE]\n\n":        0,
+		"data: {\"error\":{\"message\":\"" + leak + "\"}}\n\n":                                        1,
+		"data: {\"error\":{\"message\":\"" + leak + "\"}}":                                            1, // it breaks off
+		"data: {\"a\":\"" + long + "\"}\ndata: {\"type\":\"error\",\"message\":\"" + leak + "\"}\r\n": 1,
+		"event: response.failed\ndata: {\"response\":{\"error\":{\"message\":\"" + leak + "\"}}}\n":   1,
+		"data: {\"error\":null,\"text\":\"" + leak + "\"}\n":                                          0,
+	} {
+		for _, size := range []int{1, 7, 1 << 20} {
+			found := 0
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://gateway/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := New().Transport(streamed{text, size}, func(string) { found++ }).RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			resp.Body.Close() //nolint:errcheck // it has been read
+			if err != nil || string(body) != text || found != want {
+				t.Errorf("%.80q in pieces of %d: %d found, want %d; %v, %d bytes of %d", text, size, found, want, err, len(body), len(text))
+			}
+		}
+	}
+}
