@@ -7,7 +7,7 @@ FUZZTIME   ?= 50000x
 TESTFLAGS  ?=
 
 .DEFAULT_GOAL := build
-.PHONY: run demo build test test-real check acceptance acceptance-real faults faults-real rebuild-million rebuild-million-real audit-million audit-million-real slow-streams telemetry-load hostile clients clients-go clients-raise vuln fuzz soak bench clean
+.PHONY: run demo build test test-real test-real-sample check acceptance acceptance-real faults faults-real rebuild-million rebuild-million-real audit-million audit-million-real slow-streams telemetry-load hostile clients clients-go clients-raise vuln fuzz soak bench clean
 
 run: build ## the gateway; it ends with make, however make ends
 	exec $(BIN) serve --end-with-parent
@@ -28,6 +28,14 @@ SERVERS_KILLED := KILL_SERVERS=1 go test -count=1 -v -timeout 30m -run '^TestSer
 
 test-real: build ## the same tests, on a real Postgres, Kafka and Redis; then these are killed
 	$(REAL) go test -count=1 -timeout 40m $(TESTFLAGS) ./...
+	$(REAL) env $(SERVERS_KILLED)
+
+# What makes use of the servers, less what does not depend on whose they are: that was tried on the embedded ones.
+SERVED := ./cmd/llm-gateway ./gateway/limit ./ledger/... ./migrations/... ./projections/...
+ANY_SERVERS := ^Test(Clients.*|Telemetry.*|Sentry.*|Issuer.*|Isolation|Hostile|Alerts.*|OwnReplay.*|Embedded.*|EndsWithItsParent|SlowStreams|Backpressure|Tidy.*|CheckProduction|CheckProviders.*)$$
+
+test-real-sample: build ## of the same tests those to which it matters, as CI runs them
+	$(REAL) go test -count=1 -timeout 40m -skip '$(ANY_SERVERS)' $(SERVED)
 	$(REAL) env $(SERVERS_KILLED)
 
 check: ## format, vet, lint, the repository's own rules, and the alerts by promtool where it is
