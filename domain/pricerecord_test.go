@@ -287,7 +287,7 @@ func TestFactorsAreRecordedApart(t *testing.T) {
 // TestChargedBy: what names a version of the model, and what only looks like it.
 func TestChargedBy(t *testing.T) {
 	t.Parallel()
-	r := &Repricing{"acme/m", "acme/m@2026-05-01#0000aaaa", day("2026-05-01"), day("2026-06-01")}
+	r := &Repricing{Model: "acme/m", Version: "acme/m@2026-05-01#0000aaaa", From: day("2026-05-01"), Until: day("2026-06-01")}
 	for _, c := range []struct {
 		data    Data
 		charged bool

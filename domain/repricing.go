@@ -2,7 +2,6 @@ package domain
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 )
@@ -13,6 +12,7 @@ type Repricing struct {
 	Model       string // provider/model
 	Version     string // by which it is priced now; that of a region, where only its factor is another
 	From, Until time.Time
+	Payers      *Payers // of what is sold: who pays it; nil = it is a cost, which counts in everybody's charges
 }
 
 // endOfTime is the end of a version that none follows. Events have years of four digits.
@@ -21,10 +21,7 @@ var endOfTime = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
 // Repriced lists the times that a book prices otherwise than recorded. A model that is new or gone, and a
 // time that has no price any more, are none: nothing is priced anew by them.
 func (r *PriceRecord) Repriced(next *PriceBook) (out []Repricing) {
-	is, models := CostVersions(next), map[string]bool{}
-	for _, at := range r.cost {
-		models[at.Model] = true
-	}
+	is, models := CostVersions(next), r.models()
 	seen := map[Dated]bool{}
 	for _, c := range r.cost.changes(is) {
 		m := next.exactly(c.Model)
@@ -36,12 +33,21 @@ func (r *PriceRecord) Repriced(next *PriceBook) (out []Repricing) {
 		switch v := m.at(from); {
 		case at.Region != "":
 			if c.sameBase() {
-				out = append(out, Repricing{c.Model, c.To, from, m.next(from)})
+				out = append(out, Repricing{Model: c.Model, Version: c.To, From: from, Until: m.next(from)})
 			}
 		case v != nil && !seen[at]:
 			seen[at] = true
-			out = append(out, Repricing{c.Model, v.ID, from, m.next(from)})
+			out = append(out, Repricing{Model: c.Model, Version: v.ID, From: from, Until: m.next(from)})
 		}
+	}
+	return out
+}
+
+// models are those that have had a price.
+func (r *PriceRecord) models() map[string]bool {
+	out := map[string]bool{}
+	for _, at := range r.cost {
+		out[at.Model] = true
 	}
 	return out
 }
@@ -66,7 +72,7 @@ func (m *Model) next(t time.Time) time.Time {
 
 // String says which price is meant.
 func (r *Repricing) String() string {
-	return fmt.Sprintf("%s from %s (%s)", r.Model, startName(r.From), r.Version)
+	return fmt.Sprintf("%s from %s (%s)%s", r.Model, startName(r.From), r.Version, r.Payers)
 }
 
 // Prefix is how the IDs of all versions begin that a charge of the time may have been by.
@@ -89,19 +95,40 @@ func (r *Repricing) Charged(e *Event) (by string, charged bool) {
 	if d == nil || e.OccurredAt.Before(r.From) || !e.OccurredAt.Before(r.Until) {
 		return "", false
 	}
-	ids := []string{d.PriceVersion, d.CostVersion}
-	for _, lines := range [][]Line{d.Lines, d.CostLines} {
+	for _, id := range r.ids(d) {
+		if versionOf(id, r.Model) && r.contradicts(id, d) {
+			return id, r.Payers.have(e.Account)
+		}
+	}
+	return "", false
+}
+
+// ids are those of the versions that a charge was made by: of what is sold, those of what was paid.
+func (r *Repricing) ids(d *CommitData) []string {
+	ids, all := []string{d.PriceVersion}, [][]Line{d.Lines}
+	if r.Payers == nil {
+		ids, all = append(ids, d.CostVersion), append(all, d.CostLines)
+	}
+	for _, lines := range all {
 		for i := range lines {
 			ids = append(ids, lines[i].PriceVersion)
 		}
 	}
-	i := slices.IndexFunc(ids, func(id string) bool {
-		return versionOf(id, r.Model) && strings.HasPrefix(id, r.Prefix()) && !strings.HasPrefix(id, r.Version)
-	})
-	if i < 0 {
-		return "", false
+	return ids
+}
+
+// contradicts says whether a version of the model is another than the one of the time. A cost is in the ID of all
+// that is sold by it. What is sold is that very version: in whatever region, and for so many per cent of it where the
+// answer is the cache's. Only the charge tells that, since a discount's ID reads the same.
+func (r *Repricing) contradicts(id string, d *CommitData) bool {
+	if r.Payers == nil {
+		return strings.HasPrefix(id, r.Prefix()) && !strings.HasPrefix(id, r.Version)
 	}
-	return ids[i], true
+	if base, _ := cutRegion(id); base == r.Version {
+		return false
+	}
+	price, _, cached := cachedRule(id)
+	return d.Cache != CacheHit || !cached || price != r.Version
 }
 
 // versionOf says whether an ID is that of a version of a model, or of what is sold by one. Names may have an

@@ -59,6 +59,8 @@ type SellGroup struct {
 
 // SellBook prices what is sold. It is immutable and safe for concurrent use; nil sells at cost.
 type SellBook struct {
+	costs    *PriceBook
+	general  SellRules
 	groups   []SellGroup
 	named    map[string]int // the first group that has the name as it is
 	sold     []map[*PriceVersion][]soldFrom
@@ -68,7 +70,7 @@ type SellBook struct {
 // NewSellBook derives what everybody (general) and every group pays for each version of the price book.
 // The first thing wrong is a *PriceBookError, its Field beginning with `groups.NAME.` where it is a group's.
 func NewSellBook(costs *PriceBook, general SellRules, groups []SellGroup) (*SellBook, error) {
-	b := &SellBook{groups: slices.Clone(groups), named: map[string]int{}}
+	b := &SellBook{costs: costs, general: general, groups: slices.Clone(groups), named: map[string]int{}}
 	if err := b.checkGroups(); err != nil {
 		return nil, err
 	}
@@ -82,11 +84,7 @@ func NewSellBook(costs *PriceBook, general SellRules, groups []SellGroup) (*Sell
 	}
 	known := map[string]*PriceVersion{}
 	for i := range len(groups) + 1 { // the last are those of no group
-		rules := []*SellRules{&general}
-		if i < len(groups) {
-			rules = []*SellRules{&b.groups[i].SellRules, &general}
-		}
-		sold, err := sellDated(costs, rules, known)
+		sold, err := sellDated(costs, b.rulesOf(i), known)
 		if err != nil {
 			return nil, err
 		}
@@ -362,8 +360,12 @@ func (b *SellBook) Price(account string, cost *PriceVersion, at time.Time) *Pric
 	if b == nil {
 		return cost
 	}
-	sold := b.sold[b.groupOf(account)][cost]
-	for _, s := range slices.Backward(sold) {
+	return b.soldAt(b.groupOf(account), cost, at)
+}
+
+// soldAt is what those of a place pay.
+func (b *SellBook) soldAt(place int, cost *PriceVersion, at time.Time) *PriceVersion {
+	for _, s := range slices.Backward(b.sold[place][cost]) {
 		if !at.Before(s.from) {
 			return s.version
 		}
@@ -376,10 +378,32 @@ func (b *SellBook) Group(account string) string {
 	if b == nil {
 		return ""
 	}
-	if i := b.groupOf(account); i < len(b.groups) {
-		return b.groups[i].Name
+	return b.groupAt(b.groupOf(account))
+}
+
+// groupAt is the name of the group at a place; "" = those of no group.
+func (b *SellBook) groupAt(place int) string {
+	if place < len(b.groups) {
+		return b.groups[place].Name
 	}
 	return ""
+}
+
+// placeOf is where a group is; false where there is none of the name.
+func (b *SellBook) placeOf(group string) (place int, known bool) {
+	if group == "" {
+		return len(b.groups), true
+	}
+	place = slices.IndexFunc(b.groups, func(g SellGroup) bool { return g.Name == group })
+	return place, place >= 0
+}
+
+// rulesOf are the rules of a place, those of first weight first.
+func (b *SellBook) rulesOf(place int) []*SellRules {
+	if place < len(b.groups) {
+		return []*SellRules{&b.groups[place].SellRules, &b.general}
+	}
+	return []*SellRules{&b.general}
 }
 
 // groupOf is the place of an account's group, behind the last one where it has none.

@@ -125,11 +125,9 @@ func (b *SellBook) Sales(group string, cost *PriceVersion) (sales []Sold, known 
 	if b == nil {
 		return []Sold{{Version: cost}}, group == ""
 	}
-	place := len(b.groups)
-	if group != "" {
-		if place = slices.IndexFunc(b.groups, func(g SellGroup) bool { return g.Name == group }); place < 0 {
-			return nil, false
-		}
+	place, known := b.placeOf(group)
+	if !known {
+		return nil, false
 	}
 	for _, s := range b.sold[place][cost] {
 		if !s.from.After(cost.From) { // it is in force when the cost begins, or was before

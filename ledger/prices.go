@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"llm-gateway/domain"
@@ -11,9 +12,12 @@ import (
 // chargedTime bounds the search for charges by other prices.
 const chargedTime = 3 * time.Second
 
-// chargedPage is how many candidates of it are read at once; they are told from charges that only look
-// alike by reading them, and one is enough.
-const chargedPage = 16
+// Bounds of how many candidates of it are read at once; they are told from charges that only look alike by reading
+// them. One is enough, so the first page is short. Each that has none is followed by one of twice as many.
+const (
+	chargedPage    = 16
+	maxChargedPage = 1024 // of at most domain.MaxPayload each
+)
 
 // ErrNotSearched says that there is more than could be searched within chargedTime.
 var ErrNotSearched = errors.New("too much has been charged since then to be searched")
@@ -44,14 +48,71 @@ func (r *Reader) EachPrices(ctx context.Context, after int64, do func(*domain.Ev
 	}, do)
 }
 
-// selectCharged finds charges since $2 within one of the times $5 to $6 whose text names a version of the
-// model in $3 that is not the one in $4. Which they truly are is told by reading them.
+// selectCharged finds charges since $2 within one of the times $5 to $6 whose text has what is in $3 where all of
+// $4 is taken out of it: a version of the model that is not the one of the time. They are of one of the accounts $9,
+// or like one of $10, where these are not null. Which they truly are is told by reading them.
 const selectCharged = `SELECT payload, hash FROM ledger_events e
-	WHERE shard = $1 AND seq > $2 AND seq < $7 AND kind IN ('commit', 'overage') AND EXISTS (
+	WHERE shard = $1 AND seq > $2 AND seq < $7 AND kind IN ('commit', 'overage')
+		AND ($9::text[] IS NULL OR account = ANY($9) OR account LIKE ANY($10::text[])) AND EXISTS (
 		SELECT 1 FROM unnest($3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[]) r(model, version, since, until)
 		WHERE e.occurred_at >= r.since AND e.occurred_at < r.until
 			AND position(r.model IN replace(convert_from(e.payload, 'UTF8'), r.version, '')) > 0)
 	ORDER BY seq DESC LIMIT $8`
+
+// candidates are what selectCharged looks for.
+type candidates struct {
+	first           time.Time
+	models, without []string
+	since, until    []time.Time
+	accounts, alike []string // nil = everybody's charges
+}
+
+func candidatesOf(prices []domain.Repricing) *candidates {
+	type need struct {
+		model, without string
+		since, until   time.Time
+	}
+	c, seen, anybody := &candidates{first: prices[0].From, accounts: []string{}, alike: []string{}}, map[need]bool{}, false
+	groups := map[string]bool{}
+	for i := range prices {
+		p := &prices[i]
+		n := need{`_version":"` + p.Prefix(), `_version":"` + p.Version, p.From, p.Until}
+		if p.Payers != nil {
+			n.model, n.without = `"price_version":"`+p.Prefix(), `"price_version":"`+p.Version+`"`
+		}
+		if !seen[n] {
+			seen[n] = true
+			c.models, c.without = append(c.models, n.model), append(c.without, n.without)
+			c.since, c.until = append(c.since, n.since), append(c.until, n.until)
+		}
+		if p.From.Before(c.first) {
+			c.first = p.From
+		}
+		patterns := p.Payers.Patterns()
+		if anybody = anybody || patterns == nil; !anybody && !groups[p.Payers.Group] {
+			groups[p.Payers.Group] = true
+			c.add(patterns)
+		}
+	}
+	if anybody {
+		c.accounts, c.alike = nil, nil
+	}
+	return c
+}
+
+// likeText writes a pattern for LIKE.
+var likeText = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`, `*`, `%`)
+
+// add takes in accounts, by name or by a pattern in which * stands for any text.
+func (c *candidates) add(patterns []string) {
+	for _, pattern := range patterns {
+		if strings.Contains(pattern, "*") {
+			c.alike = append(c.alike, likeText.Replace(pattern))
+			continue
+		}
+		c.accounts = append(c.accounts, pattern)
+	}
+}
 
 // ChargedOtherwise finds a charge that contradicts a book: of each shard's newest, the newest. It is nil where
 // there is none. What is searched is what was charged since the first of the times, so nothing where all are
@@ -62,9 +123,10 @@ func (r *Reader) ChargedOtherwise(ctx context.Context, prices []domain.Repricing
 	}
 	limited, cancel := context.WithTimeout(ctx, chargedTime)
 	defer cancel()
+	look := candidatesOf(prices)
 	var newest *Charged
 	for shard := range int32(r.meta.Shards) {
-		found, err := r.chargedIn(limited, shard, prices)
+		found, err := r.chargedIn(limited, shard, look, prices)
 		if err != nil && ctx.Err() == nil && limited.Err() != nil {
 			err = ErrNotSearched
 		}
@@ -84,23 +146,14 @@ func newer(a, b *Charged) *Charged {
 }
 
 // chargedIn looks through one shard.
-func (r *Reader) chargedIn(ctx context.Context, shard int32, prices []domain.Repricing) (*Charged, error) {
-	first := prices[0].From
-	var models, versions []string
-	var since, until []time.Time
-	for _, p := range prices {
-		if p.From.Before(first) {
-			first = p.From
-		}
-		models, versions = append(models, `_version":"`+p.Prefix()), append(versions, `_version":"`+p.Version)
-		since, until = append(since, p.From), append(until, p.Until)
-	}
-	seqs, err := r.seqsAt(ctx, shard, first)
+func (r *Reader) chargedIn(ctx context.Context, shard int32, c *candidates, prices []domain.Repricing) (*Charged, error) {
+	seqs, err := r.seqsAt(ctx, shard, c.first)
 	if err != nil {
 		return nil, err
 	}
-	for before := int64(1<<63 - 1); ; {
-		page, err := r.recorded(ctx, selectCharged, shard, seqs[0], models, versions, since, until, before, chargedPage)
+	before := int64(1<<63 - 1)
+	for size := chargedPage; ; size = min(2*size, maxChargedPage) {
+		page, err := r.recorded(ctx, selectCharged, shard, seqs[0], c.models, c.without, c.since, c.until, before, size, c.accounts, c.alike)
 		if err != nil {
 			return nil, err
 		}
@@ -110,7 +163,7 @@ func (r *Reader) chargedIn(ctx context.Context, shard int32, prices []domain.Rep
 			}
 			before = page[i].Event.Seq
 		}
-		if len(page) < chargedPage {
+		if len(page) < size {
 			return nil, nil
 		}
 	}

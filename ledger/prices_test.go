@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -143,6 +144,78 @@ func TestChargedOtherwise(t *testing.T) {
 				if err != nil || !events[0].Event.OccurredAt.Equal(found.OccurredAt) {
 					t.Errorf("%s %d: at %s is %+v, %v", name, i, found.Position, events, err)
 				}
+			}
+		}
+	}
+}
+
+// TestChargedOtherwiseSold: on both stores, which charges contradict what is sold: by whom they were paid, by their
+// very version; among more of them that only look alike than any page has.
+func TestChargedOtherwiseSold(t *testing.T) {
+	t.Parallel()
+	clock, subjects := timedSubjects(t)
+	charge := func(s subject, account string, data domain.CommitData) {
+		t.Helper()
+		id, op := uuid.New(), settle(uuid.Nil, "1")
+		data.Lines, data.CostLines = op.Data.Lines, slices.Clone(op.Data.Lines)
+		for i := range data.CostLines {
+			data.CostLines[i].PriceVersion = data.ModelServed // of the cost's part, here
+		}
+		data.Meters = op.Data.Meters
+		op.RequestID, op.Data = id, data
+		must(t, s, command(account, reserve(id, "1")))
+		must(t, s, command(account, op))
+	}
+	const model, cost = "a/m", "a/m@launch#00000000"
+	accounts := []string{"alice", "p_1", "pz1", "bob"}
+	for i, at := range []string{"2026-05-01T00:00:00Z", "2026-05-02T00:00:00Z"} {
+		clock.set(at)
+		for _, s := range subjects {
+			for _, account := range accounts {
+				if i == 0 {
+					mustOpen(t, s, account, "1000")
+				}
+				charge(s, account, domain.CommitData{PriceVersion: cost + "+1" + fmt.Sprint(i) + "%#" + account, CostVersion: cost})
+			}
+			for range 4 * chargedPage { // read, and told apart
+				charge(s, "bob", domain.CommitData{PriceVersion: cost + "+10%#bob*us#00000000", CostVersion: cost + "*us#00000000", Tags: map[string]string{"price_version": cost}})
+			}
+			charge(s, "bob", domain.CommitData{PriceVersion: cost + "+10%#bob-50%#00000000", Cache: domain.CacheHit})
+			charge(s, "bob", domain.CommitData{PriceVersion: cost + "+10%#bob", CostVersion: cost})
+			charge(s, "bob", domain.CommitData{PriceVersion: "a/n@launch#0", ModelServed: cost})
+			charge(s, "bob", domain.CommitData{PriceVersion: "a/o@launch#0"})
+		}
+	}
+	day := func(d int) time.Time { return time.Date(2026, 5, d, 0, 0, 0, 0, time.UTC) }
+	book, err := domain.NewSellBook(new(domain.PriceBook), domain.SellRules{}, []domain.SellGroup{
+		{Name: "one", Accounts: []string{"alice", "carol"}}, {Name: "some", Accounts: []string{"al*", "p_*"}}, {Name: "nobody", Accounts: []string{`a\%`}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	price := func(group, version string, from, until int) domain.Repricing {
+		return domain.Repricing{Model: model, Version: version, From: day(from), Until: day(until), Payers: &domain.Payers{Book: book, Group: group}}
+	}
+	for i, c := range []struct {
+		prices []domain.Repricing
+		by     string
+	}{
+		{[]domain.Repricing{price("one", cost+"+11%#alice", 2, 9)}, ""},
+		{[]domain.Repricing{price("one", cost+"+11%#alice", 1, 9)}, cost + "+10%#alice"},
+		{[]domain.Repricing{price("one", cost+"+10%#alice", 1, 9)}, cost + "+11%#alice"},
+		{[]domain.Repricing{price("one", cost, 1, 2)}, cost + "+10%#alice"}, // at cost: its ID begins like what was paid
+		{[]domain.Repricing{price("some", cost+"+10%#p_1", 1, 2)}, ""},      // alice is in the first group that names her
+		{[]domain.Repricing{price("some", cost+"+12%#0", 1, 9)}, cost + "+11%#p_1"},
+		{[]domain.Repricing{price("nobody", cost+"+12%#0", 1, 9)}, ""},
+		{[]domain.Repricing{price("", cost+"+10%#bob", 1, 2)}, cost + "+10%#pz1"},
+		{[]domain.Repricing{price("", cost+"+10%#pz1", 1, 2)}, cost + "+10%#bob"},
+		{[]domain.Repricing{price("", cost+"+10%#bob", 3, 9), price("one", cost+"+11%#alice", 2, 9)}, ""},
+		{[]domain.Repricing{price("one", cost+"+11%#alice", 2, 9), price("some", cost+"+10%#0", 2, 9)}, cost + "+11%#p_1"},
+		{[]domain.Repricing{price("one", cost+"+11%#alice", 2, 9), {Model: "a/o", Version: "a/o@launch#1", From: day(1), Until: day(2)}}, "a/o@launch#0"}, // a cost is anybody's
+	} {
+		for name, s := range subjects {
+			found, err := s.(pricing).ChargedOtherwise(t.Context(), c.prices)
+			if err != nil || found == nil && c.by != "" || found != nil && found.By != c.by {
+				t.Errorf("%s %d: %+v, %v, want %q", name, i, found, err, c.by)
 			}
 		}
 	}

@@ -87,7 +87,7 @@ func (p *production) compare(ctx context.Context, l chargedLedger, record *domai
 		p.okf("price record", "the ledger has recorded the prices that the files say")
 		return
 	}
-	if err := refuseBackdated(ctx, l, record.Repriced(now.Prices), nil); err != nil {
+	if err := refuseBackdated(ctx, l, append(record.Repriced(now.Prices), record.Resold(now.Sell)...), nil); err != nil {
 		p.failf("price record", "serve would not start: %s", err)
 		return
 	}

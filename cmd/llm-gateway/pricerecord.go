@@ -65,7 +65,7 @@ func (p *priceRecorder) begin(ctx context.Context, c *gateway.Catalog) error {
 
 // accepts refuses a catalog that prices charged time otherwise than it was charged. What it was priced by
 // is what the ledger has recorded, or where it has not, the catalog before; nil = none, and then nothing is
-// refused.
+// refused. What is sold is held against the catalog before, which knows more of it; at a start there is none.
 func (p *priceRecorder) accepts(ctx context.Context, before, next *gateway.Catalog) error {
 	if p == nil {
 		return nil
@@ -85,7 +85,13 @@ func (p *priceRecorder) accepts(ctx context.Context, before, next *gateway.Catal
 		}
 		record = domain.RecordOf(before.Prices)
 	}
-	return refuseBackdated(ctx, p.ledger, record.Repriced(next.Prices), unread)
+	var resold []domain.Repricing
+	if before == nil {
+		resold = record.Resold(next.Sell)
+	} else {
+		resold = next.Sell.Resold(before.Sell, before.Prices)
+	}
+	return refuseBackdated(ctx, p.ledger, append(record.Repriced(next.Prices), resold...), unread)
 }
 
 // refuseBackdated is the error of prices by which something was charged otherwise. Where the ledger cannot
@@ -101,7 +107,8 @@ func refuseBackdated(ctx context.Context, l chargedLedger, prices []domain.Repri
 	found, err := l.ChargedOtherwise(ctx, prices)
 	switch {
 	case err != nil:
-		return fmt.Errorf("it cannot be known whether the price of %s is dated backwards into charged time: %w", prices[0].String(), err)
+		first := slices.MinFunc(prices, func(a, b domain.Repricing) int { return a.From.Compare(b.From) })
+		return fmt.Errorf("it cannot be known whether the price of %s is dated backwards into charged time: %w", first.String(), err)
 	case found != nil:
 		return fmt.Errorf("the price of %s is dated backwards into charged time: %s charged at %s by %s",
 			found.String(), found.Position, found.OccurredAt.Format(time.RFC3339), found.By)
