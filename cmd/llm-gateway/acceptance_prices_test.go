@@ -268,6 +268,79 @@ func TestPricesDatedBackwards(t *testing.T) {
 	succeeds(t, env, "projections", "verify")
 }
 
+// TestSoldDatedBackwards: an entry of the sell book by which somebody would have paid otherwise is refused at SIGHUP
+// and at the start, by name, and what is in force stays. One that nobody has paid otherwise than, one to come, and
+// another rule without a day are taken.
+func TestSoldDatedBackwards(t *testing.T) {
+	t.Parallel()
+	dir, today := t.TempDir(), time.Now().UTC().Format(time.DateOnly)
+	book, sell := writeFile(t, filepath.Join(dir, "prices.yaml"), pricedBook()), filepath.Join(dir, "sell.yaml")
+	write := func(markup, dated, friends string) {
+		t.Helper()
+		writeFile(t, sell, fmt.Sprintf(`{markup: %q, dated: [%s], groups: [{name: friends, accounts: [friend], markup: "0", dated: [%s]}]}`, markup, dated, friends))
+	}
+	entry := func(from, markup string) string { return fmt.Sprintf("{from: %s, markup: %q}", from, markup) }
+	write("100", "", "")
+	env := onPostgres(t, "PRICE_BOOK="+book, "SELL_BOOK="+sell, "LOG_LEVEL=INFO")
+	s := startServe(t, env...)
+	client := newClient(t)
+	ask := func(account string) reply {
+		t.Helper()
+		got := chat(t.Context(), client, s.url, tokenFor(t, account), chatBody("sim-small", "hello", false, ""))
+		if got.status != http.StatusOK {
+			t.Errorf("%v", &got)
+		}
+		return got
+	}
+	charged := ask("payer")
+	recorded(t, env, 2)
+	refusedHere := func(texts ...string) {
+		t.Helper()
+		before := len(s.stdout.String())
+		s.hangUp()
+		texts = append(texts, "those in force stay", "is dated backwards into charged time: ")
+		eventually(t, readyLimit, strings.Join(texts, " ... "), func() bool { return containsAll(s.stdout.String()[before:], texts...) })
+	}
+
+	wrong := pricedModel + " from " + today
+	write("100", entry(today, "150"), "")
+	refusedHere(wrong, "+150%#", "for accounts in no group", positionBefore(charged.position))
+	if again := ask("payer"); again.cost != charged.cost {
+		t.Errorf("what was in force is not: %s instead of %s", again.cost, charged.cost)
+	}
+	write("100", entry("2099-01-01", "150"), entry(today, "100")) // of friends, nobody has paid yet; and to come
+	s.hangUp()
+	recorded(t, env, 3)
+	if friend := ask("friend"); friend.cost != charged.cost {
+		t.Errorf("a friend pays %s, not %s", friend.cost, charged.cost)
+	}
+	write("100", entry("2099-01-01", "150"), entry(today, "50"))
+	refusedHere(wrong, "+50%#", "for the group friends")
+	write("200", entry("2099-01-01", "150"), entry(today, "100")) // from now on
+	s.hangUp()
+	recorded(t, env, 4)
+	if dearer := ask("payer"); dearer.cost == charged.cost {
+		t.Errorf("twice the markup and still %s", dearer.cost)
+	}
+	s.stop()
+
+	write("200", entry(today, "170")+","+entry("2099-01-01", "150"), entry(today, "100"))
+	refused := launch(t, env...)
+	refused.await(endLimit)
+	if status, text := refused.cmd.ProcessState.ExitCode(), refused.stderr.String(); status != 1 || !containsAll(text, wrong, "+170%#", "for accounts in no group", "is dated backwards into charged time", "begin the new price later") {
+		t.Errorf("a start with it ended with %d:\n%s", status, text)
+	}
+	write("170", entry("2099-01-01", "150"), entry(today, "100"))
+	s = startServe(t, env...)
+	recorded(t, env, 5)
+	s.kill()
+	s.await(endLimit)
+	startServe(t, env...)
+	recorded(t, env, 5)
+	verified(t, env...)
+	succeeds(t, env, "audit", "--all")
+}
+
 // positionBefore is the position of the event before: a charge's last event gives the rest back.
 func positionBefore(position string) string {
 	p, err := domain.ParsePosition(position)

@@ -220,6 +220,42 @@ func TestPricesWhileAway(t *testing.T) {
 	})
 }
 
+// TestSellDatesWhileAway: like prices, what is sold by an entry to come is taken without asking the ledger, and what
+// may have been charged otherwise is not; a start knows it by the record, once there is one.
+func TestSellDatesWhileAway(t *testing.T) {
+	t.Parallel()
+	m := newMoody(t)
+	at := func(rules string) *gateway.Catalog {
+		c := catalogWith(t)
+		sell, err := pricebook.LoadSell(strings.NewReader(rules), c.Prices, "USD")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Sell = sell
+		return c
+	}
+	plain, back, later := at(`{markup: "5"}`), at(`{markup: "5", dated: [{from: 2020-01-01, markup: "7"}]}`), at(`{markup: "5", dated: [{from: 2098-01-01, markup: "7"}]}`)
+	p, _ := m.recorder()
+	if err := p.begin(t.Context(), back); err != nil { // nothing was recorded, and it records nothing wrong
+		t.Errorf("the first start: %v", err)
+	}
+	q, _ := m.recorder()
+	q.save(t.Context(), plain, "SIGHUP")
+	m.charge(t, plain)
+	if err := q.begin(t.Context(), back); err == nil || !containsAll(err.Error(), pricedModel+" from 2020-01-01 (", "+7%#", "for accounts in no group is dated backwards into charged time", "charged at") {
+		t.Errorf("a start: %v", err)
+	}
+	m.away = true
+	if err := q.accepts(t.Context(), plain, back); err == nil || !containsAll(err.Error(), "it cannot be known whether the price of "+pricedModel+" from 2020-01-01", "for accounts in no group") {
+		t.Errorf("dated back: %v", err)
+	}
+	for name, next := range map[string]*gateway.Catalog{"to come": later, "another markup": at(`{markup: "6"}`), "the same": plain, "none": catalogWith(t)} {
+		if err := q.accepts(t.Context(), plain, next); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestBuiltinRecord: the first record of the built-in book is a few events, far below their bound.
 func TestBuiltinRecord(t *testing.T) {
 	t.Parallel()
