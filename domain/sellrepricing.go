@@ -52,7 +52,7 @@ type stretch struct {
 func (b *SellBook) dated(place int) (out []stretch) {
 	payers, rules := &Payers{b, b.groupAt(place)}, b.rulesOf(place)
 	for _, m := range b.costs.sorted {
-		layers := layersOf(rules, m, endOfTime)
+		layers := layersOf(rules, m)
 		if len(layers) == 0 {
 			continue
 		}
@@ -83,8 +83,8 @@ type layer struct {
 	prices [2]SellPrice // by the model's name, by its full name
 }
 
-// layersOf are those that have begun at a time.
-func layersOf(rules []*SellRules, m *Model, at time.Time) (out []layer) {
+// layersOf are those of a model.
+func layersOf(rules []*SellRules, m *Model) (out []layer) {
 	for i, r := range rules {
 		for k := range r.Dated {
 			c := &r.Dated[k]
@@ -97,7 +97,7 @@ func layersOf(rules []*SellRules, m *Model, at time.Time) (out []layer) {
 				price, there := c.Rules.Models[name]
 				l.prices[n], named = price, named || there
 			}
-			if (named || c.Rules.Markup != nil) && !at.Before(c.From) {
+			if named || c.Rules.Markup != nil {
 				out = append(out, l)
 			}
 		}
@@ -160,13 +160,27 @@ type span struct{ from, until time.Time }
 
 // redated are the times in which other entries hold for a model than before. No day of either is within one.
 func redated(rules, before []*SellRules, m *Model, days []time.Time) (out []span) {
+	now, then := layersOf(rules, m), layersOf(before, m)
+	if reflect.DeepEqual(now, then) {
+		return nil
+	}
 	for i, day := range days {
 		until := endOfTime
 		if i+1 < len(days) {
 			until = days[i+1]
 		}
-		if !reflect.DeepEqual(layersOf(rules, m, day), layersOf(before, m, day)) {
+		if !reflect.DeepEqual(begun(now, day), begun(then, day)) {
 			out = append(out, span{day, until})
+		}
+	}
+	return out
+}
+
+// begun are the layers that have begun on a day.
+func begun(layers []layer, day time.Time) (out []layer) {
+	for i := range layers {
+		if !day.Before(layers[i].from) {
+			out = append(out, layers[i])
 		}
 	}
 	return out
