@@ -254,6 +254,15 @@ func TestSellDatesWhileAway(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	m.away = false
+	q.save(t.Context(), back, "SIGHUP") // of a gateway that had read it in time
+	r, _ := m.recorder()
+	if err := r.accepts(t.Context(), plain, back); err == nil {
+		t.Error("one that reads it too late has charged otherwise")
+	}
+	if err := r.begin(t.Context(), back); err != nil {
+		t.Errorf("and starts again: %v", err)
+	}
 }
 
 // TestBuiltinRecord: the first record of the built-in book is a few events, far below their bound.
