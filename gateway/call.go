@@ -59,8 +59,8 @@ type call struct {
 	trace          *trace.Request // nil: nobody follows it
 }
 
-// prepare reads a request up to the point where only money is missing. Nothing has been charged, and
-// no error from here costs anything.
+// prepare reads a request up to the point where only money is missing, and own. Nothing has been charged, and
+// no error from here costs anything. It asks nobody.
 func (g *Gateway) prepare(c *gin.Context, d *door, a *asking) (*call, error) {
 	k := &call{who: identityOf(c), door: d, asking: a, header: c.Request.Header, began: g.now(), sharedIDs: g.sharedIDs, catalog: g.catalog(), order: rand.Uint64()} //nolint:gosec // it spreads load
 	var err error
@@ -78,10 +78,7 @@ func (g *Gateway) prepare(c *gin.Context, d *door, a *asking) (*call, error) {
 	if err := g.refuseReferences(k); err != nil {
 		return nil, err
 	}
-	if err := g.price(k); err != nil {
-		return nil, err
-	}
-	return k, g.own(c.Request.Context(), k)
+	return k, g.price(k)
 }
 
 // read reads the path and the body, and keeps a digest of both.
@@ -107,7 +104,8 @@ func (k *call) read(c *gin.Context) error {
 	return nil
 }
 
-// readBody reads the whole body within its bound.
+// readBody reads the whole body within its bound. What it takes is given back when the request has a slot, or
+// has ended.
 func readBody(c *gin.Context) ([]byte, error) {
 	if c.Request.ContentLength > maxBody {
 		return nil, tooLarge()
@@ -116,12 +114,20 @@ func readBody(c *gin.Context) ([]byte, error) {
 		return nil, &Error{Status: http.StatusUnsupportedMediaType, Type: typeInvalid, Code: "unsupported_content_encoding",
 			Message: "Send the body as it is, without Content-Encoding: nothing is unpacked here."}
 	}
+	r := recordOf(c)
+	r.room.account, r.room.from = identityOf(c).Account, http.MaxBytesReader(c.Writer, c.Request.Body, maxBody)
 	var body bytes.Buffer
-	if c.Request.ContentLength > 0 {
-		body.Grow(int(min(c.Request.ContentLength, trustedLength)) + bytes.MinRead)
+	if length := min(c.Request.ContentLength, trustedLength); length > 0 {
+		if !r.room.reach(length) {
+			return nil, noRoom()
+		}
+		body.Grow(int(length) + bytes.MinRead)
 	}
-	_, err := body.ReadFrom(http.MaxBytesReader(c.Writer, c.Request.Body, maxBody))
-	recordOf(c).bodyRead = true
+	_, err := body.ReadFrom(&r.room)
+	if errors.Is(err, errNoRoom) {
+		return nil, noRoom()
+	}
+	r.bodyRead = true
 	if err != nil {
 		if over := new(http.MaxBytesError); errors.As(err, &over) {
 			return nil, tooLarge()
@@ -134,6 +140,11 @@ func readBody(c *gin.Context) ([]byte, error) {
 	}
 	http.NewResponseController(c.Writer).SetReadDeadline(time.Time{}) //nolint:errcheck // lifted: the wait for the answer is no read
 	return body.Bytes(), nil
+}
+
+// noRoom refuses a body, because too much of others is being read.
+func noRoom() error {
+	return unavailable("overloaded", "Too many large requests are being read. Please retry.", nil)
 }
 
 func tooLarge() error {

@@ -61,6 +61,9 @@ func (g *Gateway) estimate(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := g.own(c.Request.Context(), k); err != nil {
+		return err
+	}
 	answer := &estimateAnswer{Surface: d.surface, Currency: g.currency}
 	if err := g.wouldReserve(c.Request.Context(), k, answer); err != nil {
 		return err

@@ -59,6 +59,25 @@ func (s Slots) Kept() (taken, accounts, waiting int) {
 // SlotsOf are a gateway's.
 func SlotsOf(g *Gateway) Slots { return Slots{g.slots} }
 
+// Bodies are those that are being read.
+type Bodies struct{ *bodies }
+
+// NewBodies has room for so many bytes.
+func NewBodies(most int64) Bodies { return Bodies{newBodies(most, observe.NewMetrics())} }
+
+// Take takes some of it.
+func (b Bodies) Take(account string, more int64) bool { return b.take(account, more) }
+
+// BoundBodies makes a gateway read bodies of so many bytes at once; nothing is being read yet.
+func BoundBodies(g *Gateway, most int64) { g.bodies.most = most }
+
+// BodiesOf is what a gateway keeps of bodies: bytes, and accounts.
+func BodiesOf(g *Gateway) (taken int64, accounts int) {
+	g.bodies.mu.Lock()
+	defer g.bodies.mu.Unlock()
+	return g.bodies.taken, len(g.bodies.of)
+}
+
 // Probing are the circuits of a gateway that let nobody through because of a probe under way.
 func Probing(g *Gateway, now time.Time) (out []string) {
 	g.circuits.mu.Lock()

@@ -163,6 +163,7 @@ type Gateway struct {
 	gate       *gate         // nil = none
 	limits     RateLimits
 	overrides  *overrideCache // nil = none
+	bodies     *bodies
 	slots      *slots
 	spoolAfter atomic.Int64 // nothing is spooled before, in Unix nanoseconds
 	engine     *gin.Engine
@@ -211,7 +212,7 @@ func New(c Config) (*Gateway, error) {
 		version: c.Version, environment: c.Environment, metrics: c.Metrics, tracer: c.Tracer, log: c.Log, now: c.Now,
 		accounts: newOpenAccounts(), positions: newPositions(), outage: &outage{log: c.Log},
 		statements: make(chan struct{}, statementsAtOnce),
-		limits:     c.Limits, slots: newSlots(c.InFlight, c.Metrics),
+		limits:     c.Limits, bodies: newBodies(maxBodies, c.Metrics), slots: newSlots(c.InFlight, c.Metrics),
 	}
 	if c.Limits.Overrides != nil {
 		g.overrides = newOverrideCache(c.Limits.Overrides, c.Now)

@@ -126,6 +126,9 @@ func (g *guards) free(e *env, name string, now time.Time) {
 	if taken, accounts, waiting := gateway.SlotsOf(e.gw).Kept(); taken+accounts+waiting != 0 {
 		e.t.Errorf("%s: %d slots of %d accounts are taken, %d wait", name, taken, accounts, waiting)
 	}
+	if bytes, accounts := gateway.BodiesOf(e.gw); bytes != 0 || accounts != 0 {
+		e.t.Errorf("%s: %d bytes of bodies of %d accounts are being read", name, bytes, accounts)
+	}
 	if probing := gateway.Probing(e.gw, now); len(probing) != 0 {
 		e.t.Errorf("%s: for ever probing %v", name, probing)
 	}

@@ -10,8 +10,9 @@ import (
 )
 
 // Requests in flight are bounded, in all and for each account, so that too many of them get a quick 503 and do
-// not slow down the others to death. A model call has a slot from before its body is read until its answer has
-// ended, a stream's too. The bounds are each gateway's own: they protect this process.
+// not slow down the others to death. A model call has a slot from when it is read and known to be well formed
+// until its answer has ended, a stream's too; what is being read is bounded by its size (bodies.go). The bounds are
+// each gateway's own: they protect this process.
 
 // maxQueued bounds the requests that wait for a slot.
 const maxQueued = 1000

@@ -15,8 +15,9 @@ import (
 
 // This is the flow of every model call, the page to read first:
 //
+//	prepare   read, check, price, bound             no money yet: errors are free; slow senders hold no slot (bodies.go)
 //	enter     a slot in this process                too many at once are told to come back (inflight.go)
-//	prepare   read, check, price, bound             no money yet: errors are free
+//	own       what a call names is its account's    else it does not exist (belongings.go)
 //	admit     rate limits                           of well-formed calls only (limits.go)
 //	find      an answer that is kept (off mostly)   else the circuits: is anybody there? (responsecache.go, circuit.go)
 //	gate      a projected balance says no early     never yes, and its no is confirmed (gate.go)
@@ -48,13 +49,17 @@ func (g *Gateway) meter(c *gin.Context) error { return g.serve(c, &asking{}) }
 
 // serve is meter for what the path has said already.
 func (g *Gateway) serve(c *gin.Context, a *asking) error {
-	leave, err := g.slots.enter(c.Request.Context(), identityOf(c).Account)
+	k, err := g.prepare(c, doorOf(c), a)
+	if err != nil {
+		return err
+	}
+	leave, err := g.slots.enter(c.Request.Context(), k.who.Account)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	k, err := g.prepare(c, doorOf(c), a)
-	if err != nil {
+	recordOf(c).room.leave() // from here on the bound of slots is that of bodies
+	if err := g.own(c.Request.Context(), k); err != nil {
 		return err
 	}
 	admitted, err := g.admit(c, k)

@@ -31,6 +31,7 @@ type record struct {
 	trace     *trace.Request // nil: nobody follows it
 	limited   string         // whose limit refused it: account, key or all; "" = none did
 	bodyRead  bool           // as far as it came
+	room      bodyRoom       // of its body
 	replayed  uuid.UUID      // the request whose answer this one's is; uuid.Nil = its own
 }
 
@@ -45,12 +46,13 @@ func (g *Gateway) recorded(c *gin.Context) {
 	g.tasks.Add(1) // Close waits for requests that outlive the server's patience
 	defer g.tasks.Done()
 	began := g.now()
-	r := &record{requestID: requestID(c.GetHeader("x-request-id"))}
+	r := &record{requestID: requestID(c.GetHeader("x-request-id")), room: bodyRoom{bodies: g.bodies}}
 	c.Set(keyRecord, r)
 	c.Header("x-request-id", r.requestID)
 	c.Header("request-id", r.requestID)
 	http.NewResponseController(c.Writer).SetReadDeadline(time.Now().Add(bodyTime)) //nolint:errcheck // a reader without deadlines has none to set
 	writeSoon(c)
+	defer r.room.leave()
 	r.trace = g.follow(c, r.requestID)
 	defer g.followed(c, r)
 	defer func() { // also where the connection is aborted

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,13 +17,15 @@ const (
 	floodSlots   = 20
 	floodAccount = 5               // slots of one account
 	floodStreams = 120             // at once
+	floodSlow    = 2 * floodSlots  // connections to each gateway whose bodies do not come to their end
 	floodWait    = time.Second     // IN_FLIGHT_WAIT
 	floodQuick   = 5 * time.Second // for a refusal, its wait included, on a loaded machine
 )
 
 // TestStreamFlood: of more streams at once than there are slots for, as many as there are go on to their end;
 // the others get a quick 503, and so does an account at its own bound while others are served. When the streams
-// have ended their slots are free, also those of clients that went away.
+// have ended their slots are free, also those of clients that went away. All the while more connections than there
+// are slots send bodies slowly, which take none.
 func TestStreamFlood(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 3} {
@@ -40,6 +45,10 @@ func streamFlood(t *testing.T, n int) {
 	client := newClient(t)
 	stream := func(ctx context.Context, g int, account string) reply {
 		return chat(ctx, client, all[g%n].url, tokenFor(t, account), chatBody(loadModel, "slowly", true, `,"max_completion_tokens":100`))
+	}
+	var slow []net.Conn
+	for _, s := range all {
+		slow = append(slow, sendSlowly(t, s, floodSlow)...)
 	}
 	ctx, leave := context.WithCancel(t.Context())
 	var (
@@ -86,6 +95,11 @@ func streamFlood(t *testing.T, n int) {
 	eventually(t, settleLimit, "the slots of those who went are taken", func() bool { return p.calls.Load() == int64(ours+others+ours) })
 	close(p.finish)
 	ended.Wait()
+	for _, conn := range slow {
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 	counted := 0
 	for g, s := range all {
 		if r := stream(t.Context(), g, "after"); r.status != http.StatusOK || !r.complete {
@@ -97,6 +111,30 @@ func streamFlood(t *testing.T, n int) {
 	if verified(t, "DATABASE_URL="+url); counted != ours+floodStreams-others {
 		t.Errorf("%d refusals are counted", counted)
 	}
+}
+
+// sendSlowly opens connections to a gateway for calls of one account, whose bodies it reads and which do not come.
+func sendSlowly(t *testing.T, s *served, connections int) (slow []net.Conn) {
+	t.Helper()
+	token := tokenFor(t, "sloth")
+	for range connections {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		slow = append(slow, conn)
+		if err := conn.SetDeadline(time.Now().Add(settleLimit)); err != nil {
+			t.Fatal(err)
+		}
+		// A server says 100 when it begins to read the body.
+		if _, err := fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n", token); err != nil {
+			t.Fatal(err)
+		}
+		if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 100 ") {
+			t.Fatalf("a slow sender: %q %v", line, err)
+		}
+	}
+	return slow
 }
 
 // readsInFlood: what is no model call is answered all the same.

@@ -14,7 +14,7 @@ var circuitStates = map[string]float64{CircuitClosed: 0, CircuitHalfOpen: 1, Cir
 
 // What limits there are, and what became of requests at them.
 var (
-	limitScopes  = []string{"account", "key", "all", "in_flight", "store", "return"}
+	limitScopes  = []string{"account", "key", "all", "in_flight", "bodies", "store", "return"}
 	limitResults = []string{"admitted", "refused", "shared", "memory", "dropped", "lost"}
 )
 
@@ -36,7 +36,7 @@ type parties struct {
 func newParties(providers, models *names) *parties {
 	p := &parties{providers: providers, models: models,
 		limited: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rate_limit_requests_total",
-			Help: "Model calls at their limits, by scope and result. account, key, all: admitted or refused. in_flight: refused. " +
+			Help: "Model calls at their limits, by scope and result. account, key, all: admitted or refused. in_flight, bodies: refused. " +
 				"store: where they were kept, shared or memory (Redis did not answer). return: what was to be given back, dropped (too much at once) or lost."},
 			[]string{"scope", "result"}),
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "llm_provider_attempts_total",
