@@ -46,10 +46,7 @@ func streamFlood(t *testing.T, n int) {
 	stream := func(ctx context.Context, g int, account string) reply {
 		return chat(ctx, client, all[g%n].url, tokenFor(t, account), chatBody(loadModel, "slowly", true, `,"max_completion_tokens":100`))
 	}
-	var slow []net.Conn
-	for _, s := range all {
-		slow = append(slow, sendSlowly(t, s, floodSlow)...)
-	}
+	hangUp := sendSlowly(t, all)
 	ctx, leave := context.WithCancel(t.Context())
 	var (
 		mu      sync.Mutex
@@ -95,11 +92,7 @@ func streamFlood(t *testing.T, n int) {
 	eventually(t, settleLimit, "the slots of those who went are taken", func() bool { return p.calls.Load() == int64(ours+others+ours) })
 	close(p.finish)
 	ended.Wait()
-	for _, conn := range slow {
-		if err := conn.Close(); err != nil {
-			t.Error(err)
-		}
-	}
+	hangUp()
 	counted := 0
 	for g, s := range all {
 		if r := stream(t.Context(), g, "after"); r.status != http.StatusOK || !r.complete {
@@ -113,12 +106,13 @@ func streamFlood(t *testing.T, n int) {
 	}
 }
 
-// sendSlowly opens connections to a gateway for calls of one account, whose bodies it reads and which do not come.
-func sendSlowly(t *testing.T, s *served, connections int) (slow []net.Conn) {
+// sendSlowly opens connections to all gateways for calls of one account, whose bodies they read and which do not
+// come, until hangUp.
+func sendSlowly(t *testing.T, all []*served) (hangUp func()) {
 	t.Helper()
-	token := tokenFor(t, "sloth")
-	for range connections {
-		conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	token, slow := tokenFor(t, "sloth"), []net.Conn{}
+	for i := range len(all) * floodSlow {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(all[i%len(all)].url, "http://"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,7 +128,13 @@ func sendSlowly(t *testing.T, s *served, connections int) (slow []net.Conn) {
 			t.Fatalf("a slow sender: %q %v", line, err)
 		}
 	}
-	return slow
+	return func() {
+		for _, conn := range slow {
+			if err := conn.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
 }
 
 // readsInFlood: what is no model call is answered all the same.
