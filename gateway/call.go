@@ -75,6 +75,7 @@ func (g *Gateway) prepare(c *gin.Context, d *door, a *asking) (*call, error) {
 		return nil, unsupported(err)
 	}
 	k.asked, k.stream = asked, asked.Stream || k.asking.stream
+	recordOf(c).model = k.catalog.known(asked.Model)
 	if err := g.refuseReferences(k); err != nil {
 		return nil, err
 	}

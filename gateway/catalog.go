@@ -60,6 +60,17 @@ func (c *Catalog) route(d *door, asked string, at time.Time, from *rand.Rand) ([
 	return targets[:min(len(targets), maxTargets)], nil
 }
 
+// known is the own name of a model that is asked for by it, by an alias or with its provider; "" where there is none.
+func (c *Catalog) known(asked string) string {
+	if alias, ok := c.Routing.Aliases[asked]; ok {
+		asked = alias
+	}
+	if models := c.Prices.Named(asked); len(models) > 0 {
+		return models[0].Name
+	}
+	return ""
+}
+
 // fallbacks of an alias go before those of its model.
 func (c *Catalog) fallbacks(asked, name string) []string {
 	if own, ok := c.Routing.Fallbacks[asked]; ok {

@@ -99,8 +99,8 @@ func (c *circuits) admit(t *target) (*passage, error) {
 	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if until, refused := c.refuses(p.keys, now); refused {
-		return nil, circuitOpen(t, until.Sub(now))
+	if open, until, refused := c.refuses(p.keys, now); refused {
+		return nil, circuitOpen(open, until.Sub(now))
 	}
 	for i, key := range p.keys {
 		if one := c.of[key]; one != nil {
@@ -111,21 +111,24 @@ func (c *circuits) admit(t *target) (*passage, error) {
 	return p, nil
 }
 
-// refuses says that one of two circuits lets nothing through, and until when.
-func (c *circuits) refuses(keys [2]circuitKey, now time.Time) (until time.Time, refused bool) {
+// refuses says that one of two circuits lets nothing through, which (the provider's, where both do), and until
+// when.
+func (c *circuits) refuses(keys [2]circuitKey, now time.Time) (open circuitKey, until time.Time, refused bool) {
 	for _, key := range keys {
 		one := c.of[key]
 		if one == nil {
 			continue
 		}
 		if next, no := one.Refuses(now); no {
-			refused = true
+			if !refused {
+				open, refused = key, true
+			}
 			if next.After(until) {
 				until = next
 			}
 		}
 	}
-	return until, refused
+	return open, until, refused
 }
 
 // shut says why no target of a call can be called now, where that is so. It takes no leave.
@@ -136,28 +139,36 @@ func (c *circuits) shut(targets []*target) error {
 	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	var first circuitKey
 	var soonest time.Time
 	for i, t := range targets {
-		until, refused := c.refuses(keysOfTarget(t), now)
+		open, until, refused := c.refuses(keysOfTarget(t), now)
 		if !refused {
 			return nil
+		}
+		if i == 0 {
+			first = open
 		}
 		if i == 0 || until.Before(soonest) {
 			soonest = until
 		}
 	}
-	return circuitOpen(targets[0], soonest.Sub(now))
+	return circuitOpen(first, soonest.Sub(now))
 }
 
 // circuitOpen is the failure of a call that was not made. Where the wait hangs on a probe under way, it is as
 // short as any.
-func circuitOpen(t *target, wait time.Duration) *provider.Error {
+func circuitOpen(open circuitKey, wait time.Duration) *provider.Error {
 	seconds := retryLater
 	if wait > 0 {
 		seconds = int(math.Ceil(wait.Seconds()))
 	}
-	return &provider.Error{Kind: provider.KindOpen, Provider: t.upstream.Name(), RetryAfter: strconv.Itoa(seconds),
+	e := &provider.Error{Kind: provider.KindOpen, Provider: open.provider, Model: open.model, RetryAfter: strconv.Itoa(seconds),
 		Reason: "it has failed too often and is left alone for now"}
+	if open.model != "" {
+		e.Reason = "its model " + open.model + " has failed too often and is left alone for now"
+	}
+	return e
 }
 
 // begun takes in that an answer has begun.

@@ -81,6 +81,9 @@ func TestCircuitOfAModel(t *testing.T) {
 		c.pass(20*time.Second + time.Nanosecond)
 		shut := ask("k-a", 503)
 		checkError(t, "open", shut, 503, "service_unavailable", "circuit_open")
+		if want := "The model k-a of the provider a has failed too often and is left alone for now. Please retry later."; shut.json("error.message").Str != want {
+			t.Errorf("told %s", shut.body)
+		}
 		if got := shut.header.Get("Retry-After"); got != "40" {
 			t.Errorf("retry after %s", got)
 		}
@@ -125,7 +128,11 @@ func TestCircuitOfAProvider(t *testing.T) {
 		t.Error(got)
 	}
 	for _, model := range []string{"k-a", "a/m"} {
-		checkError(t, model, w.chat("carl", chatBody(model, "hello", "")), 503, "service_unavailable", "circuit_open")
+		shut := w.chat("carl", chatBody(model, "hello", ""))
+		checkError(t, model, shut, 503, "service_unavailable", "circuit_open")
+		if want := "The provider a has failed too often and is left alone for now. Please retry later."; shut.json("error.message").Str != want {
+			t.Errorf("%s: told %s", model, shut.body)
+		}
 	}
 	a := w.chat("carl", chatBody("m", "hello", ""))
 	if l := w.life("carl", a.id()); a.status != 200 || attemptsOf(l) != "b/m:200" {
@@ -135,6 +142,32 @@ func TestCircuitOfAProvider(t *testing.T) {
 	if a := w.chat("carl", chatBody("k-b", "hello", "")); a.status != 502 { // what b said, not that a was left out
 		t.Errorf("%d %s", a.status, a.body)
 	}
+}
+
+// TestBothCircuitsAreOpen: a model's opened first, then its provider's; what is told is the larger of the two. Where
+// several targets are left alone, it is the first that is told of.
+func TestBothCircuitsAreOpen(t *testing.T) {
+	t.Parallel()
+	w, _ := breakable(t, options{routing: gateway.Routing{Weights: onlyA, Fallbacks: map[string][]string{"k-a": {"k-b"}}}})
+	for house, model := range map[string]string{"a": "a/k-a", "b": "k-b"} {
+		w.fail(house, three(*down(500))...)
+		for range 3 {
+			w.chat("olaf", chatBody(model, "hello", ""))
+		}
+	}
+	told := func(model, want string) {
+		t.Helper()
+		if a := w.chat("olaf", chatBody(model, "hello", "")); !strings.HasPrefix(a.json("error.message").Str, want+" has failed too often") {
+			t.Errorf("%s: %d %s", model, a.status, a.body)
+		}
+	}
+	told("k-a", "The model k-a of the provider a")
+	w.fail("a", three(provider.Error{Kind: provider.KindUpstream, Unreached: true})...)
+	for range 3 {
+		w.chat("olaf", chatBody("a/m", "hello", ""))
+	}
+	told("k-a", "The provider a")
+	told("k-b", "The model k-b of the provider b")
 }
 
 // TestCircuitOpensMeanwhile: it opens between the attempts of one request. That one is told what the provider

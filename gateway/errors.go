@@ -119,7 +119,11 @@ func providerError(name string, err error) *Error {
 	case provider.KindAuth:
 		out.Code, out.Message = "upstream_auth", "The provider "+name+" refused this gateway's credentials. This is for the gateway's operator to mend."
 	case provider.KindOpen:
-		out = unavailable("circuit_open", "The provider "+name+" has failed too often and is left alone for now. Please retry later.", err)
+		who := "The provider " + failed.Provider
+		if failed.Model != "" {
+			who = "The model " + failed.Model + " of the provider " + failed.Provider
+		}
+		out = unavailable("circuit_open", who+" has failed too often and is left alone for now. Please retry later.", err)
 		out.retryAfter = failed.RetryAfter
 	case provider.KindTimeout:
 		out.Status, out.Code = http.StatusGatewayTimeout, "upstream_timeout"

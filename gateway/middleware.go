@@ -84,7 +84,10 @@ func (g *Gateway) report(c *gin.Context, r *record, took time.Duration) {
 	}
 	if r.hold != nil {
 		r.model = r.hold.call.model.Name // a fallback's, where that was called
-		attrs = append(attrs, slog.String("model", r.model), slog.String("provider", r.hold.call.model.Provider), slog.String("billing_request_id", r.hold.id.String()))
+		attrs = append(attrs, slog.String("provider", r.hold.call.model.Provider), slog.String("billing_request_id", r.hold.id.String()))
+	}
+	if r.model != "" { // also of a call that was refused
+		attrs = append(attrs, slog.String("model", r.model))
 	}
 	if cache := c.Writer.Header().Get(headerCache); cache != "" {
 		attrs = append(attrs, slog.String("cache", cache))
@@ -93,7 +96,7 @@ func (g *Gateway) report(c *gin.Context, r *record, took time.Duration) {
 		attrs = append(attrs, slog.String("limited", r.limited))
 	}
 	if r.replayed != uuid.Nil {
-		attrs = append(attrs, slog.String("model", r.model), slog.String("billing_request_id", r.replayed.String()), slog.Bool("replayed", true))
+		attrs = append(attrs, slog.String("billing_request_id", r.replayed.String()), slog.Bool("replayed", true))
 	}
 	if r.billed {
 		attrs = append(attrs, slog.Int64("tokens", r.used.meters.InputTokens()+r.used.meters.OutputTokens()),

@@ -167,7 +167,8 @@ const (
 	KindCut Kind = "cut"
 	// KindCanceled: the caller's context ended.
 	KindCanceled Kind = "canceled"
-	// KindOpen: the provider was not called, because it has failed too often. RetryAfter says when it may be.
+	// KindOpen: the provider was not called, because it has failed too often, or because Model has. RetryAfter says
+	// when it may be.
 	KindOpen Kind = "circuit_open"
 )
 
@@ -176,6 +177,7 @@ const (
 type Error struct {
 	Kind       Kind
 	Provider   string // the provider's name
+	Model      string // of KindOpen: the one model that is left alone; "" = the whole provider
 	Status     int    // HTTP status; 0 if there was no answer
 	Body       []byte // the provider's error in OpenAI's shape, at most 64 KiB, or nil
 	Native     []byte // the same in the provider's own, where that is another; or nil
