@@ -207,7 +207,7 @@ func (h *hold) attempted(err error) {
 	h.tried = append(h.tried, a)
 	h.tellAttempt(&a)
 	if word, counts := ofProvider(err); counts {
-		h.g.traffic.Add(a.Provider, word, h.g.now().Sub(h.began))
+		h.g.traffic.Add(a.Provider, a.Model, word, h.g.now().Sub(h.began))
 	}
 }
 

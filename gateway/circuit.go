@@ -60,6 +60,7 @@ type circuits struct {
 	rules   Resilience
 	now     func() time.Time
 	metrics *observe.Metrics
+	traffic *health.Traffic // is told which have closed again
 	log     *slog.Logger
 
 	mu      sync.Mutex
@@ -68,11 +69,11 @@ type circuits struct {
 	catalog *Catalog                       // whose names they are
 }
 
-func newCircuits(rules Resilience, now func() time.Time, metrics *observe.Metrics, log *slog.Logger) *circuits {
+func newCircuits(rules Resilience, now func() time.Time, metrics *observe.Metrics, traffic *health.Traffic, log *slog.Logger) *circuits {
 	if rules.Circuits.Probes == 0 {
 		rules.Circuits.Probes = circuitProbes
 	}
-	return &circuits{rules: rules, now: now, metrics: metrics, log: log, of: map[circuitKey]*circuit{}, budgets: map[string]*domain.RetryBudget{}}
+	return &circuits{rules: rules, now: now, metrics: metrics, traffic: traffic, log: log, of: map[circuitKey]*circuit{}, budgets: map[string]*domain.RetryBudget{}}
 }
 
 func (c *circuits) off() bool { return c.rules.Circuits.Failures == 0 }
@@ -243,7 +244,7 @@ func endsOf(err error) (ends [2]domain.CallEnd, kind string) {
 	return ends, kind
 }
 
-// show logs and measures a state, where it has changed.
+// show logs and measures a state, where it has changed. What failed before a circuit closes says nothing of now.
 func (c *circuits) show(key circuitKey, one *circuit, now time.Time) {
 	state := one.State(now)
 	if state == one.shown {
@@ -252,8 +253,11 @@ func (c *circuits) show(key circuitKey, one *circuit, now time.Time) {
 	one.shown = state
 	c.metrics.Circuit(key.provider, key.model, string(state))
 	level := slog.LevelInfo
-	if state == domain.CircuitOpen {
+	switch state {
+	case domain.CircuitOpen:
 		level = slog.LevelWarn
+	case domain.CircuitClosed:
+		c.traffic.Recovered(key.provider, key.model)
 	}
 	c.log.Log(context.Background(), level, "a circuit is "+string(state), "provider", key.provider, "model", key.model, "failures", one.Failures(), "last_error", one.last)
 }

@@ -16,6 +16,7 @@ import (
 
 	"llm-gateway/domain"
 	"llm-gateway/gateway"
+	"llm-gateway/gateway/health"
 	"llm-gateway/gateway/provider"
 )
 
@@ -38,7 +39,7 @@ func circuitsOf(body string) string {
 func breakable(t *testing.T, o options) (*town, *clock) {
 	t.Helper()
 	c := &clock{at: time.Now()}
-	o.now = c.now
+	o.now, o.traffic = c.now, health.NewTraffic(c.now)
 	o.failing.Circuits = domain.CircuitRules{Failures: 3, Recovery: time.Minute}
 	return newTown(t, o), c
 }
@@ -141,6 +142,41 @@ func TestCircuitOfAProvider(t *testing.T) {
 	w.fail("b", down(500))
 	if a := w.chat("carl", chatBody("k-b", "hello", "")); a.status != 502 { // what b said, not that a was left out
 		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+// TestProviderIsUpAgain: when its circuit has closed, a provider is judged by what came since, a model's circuit or
+// its own, at the next look; what failed of models whose circuits did not close still counts.
+func TestProviderIsUpAgain(t *testing.T) {
+	t.Parallel()
+	for name, failed := range map[string]provider.Error{"a model's": *down(500), "its own": {Kind: provider.KindUpstream, Unreached: true}} {
+		for _, path := range []string{chatPath, streamPath} {
+			w, c := breakable(t, options{})
+			state := func(want health.State) {
+				t.Helper()
+				if r := health.Provider("a", w.o.traffic, nil, w.gw.Circuits).Run(t.Context()); r.State != want {
+					t.Errorf("%s, %s: %+v", name, path, r)
+				}
+			}
+			ask := func(model string) {
+				t.Helper()
+				w.post("pia", path, chatBody(model, "hello", ""))
+			}
+			w.fail("a", three(failed)...)
+			for range 3 {
+				ask("k-a")
+			}
+			state(health.Down)
+			c.pass(time.Minute)
+			state(health.Down) // half open, and nothing has gone well
+			ask("k-a")
+			state(health.Up)
+			ask("k-a")
+			state(health.Up)
+			w.fail("a", &failed)
+			ask("a/m")
+			state(health.Degraded)
+		}
 	}
 }
 

@@ -204,7 +204,7 @@ func New(c Config) (*Gateway, error) {
 		edge:  edge,
 		owned: c.Owned, journal: c.Journal, spool: c.Spool, stopping: stopping, stop: stop,
 		ledger: c.Ledger, facts: c.Facts, projections: c.Projections, keys: newKeyCache(c.Keys, c.Now), belongings: c.Belongings, sharedIDs: c.SharedIDs, tokens: c.Tokens, catalog: c.Catalog, retry: c.Retry,
-		circuits:  newCircuits(c.Resilience, c.Now, c.Metrics, c.Log),
+		circuits:  newCircuits(c.Resilience, c.Now, c.Metrics, c.Traffic, c.Log),
 		responses: &keptAnswers{Caching: c.Caching, now: c.Now, metrics: c.Metrics},
 		owner:     c.Owner, currency: c.Currency,
 		defaultBalance: c.DefaultBalance, reservePolicy: c.ReservePolicy, modelsArray: c.ModelsArray, ready: c.Ready, degraded: c.Degraded,

@@ -21,6 +21,7 @@ import (
 	"llm-gateway/cmd/llm-gateway/pricebook"
 	"llm-gateway/domain"
 	"llm-gateway/gateway"
+	"llm-gateway/gateway/health"
 	"llm-gateway/gateway/leaktest"
 	"llm-gateway/gateway/observe"
 	"llm-gateway/gateway/observe/trace"
@@ -70,6 +71,7 @@ type options struct {
 	overages  bool                                  // the test expects some
 	limits    gateway.RateLimits                    // the zero value: none
 	inFlight  gateway.InFlight                      // the zero value: no bounds
+	traffic   *health.Traffic                       // nil = one that nobody asks
 	open      func(reservation domain.Command) bool // reservations that the test leaves open
 	more      func(*testing.T, *options)            // adds what must be made where the gateway is (in a bubble); nil = nothing
 }
@@ -188,7 +190,7 @@ func (e *env) makeGateway() *gateway.Gateway {
 		Owner: uuid.New(), Currency: "USD", DefaultBalance: domain.MustAmount(o.balance), ReservePolicy: o.policy,
 		ModelsArray: o.array, Ready: o.ready, Degraded: o.degraded, Version: "test", Environment: "development",
 		Metrics: e.metrics, NoMetrics: o.noMetrics, Tracer: o.tracer, Log: slog.New(slog.NewJSONHandler(e.logs, nil)), Now: o.now,
-		Limits: o.limits, InFlight: o.inFlight,
+		Limits: o.limits, InFlight: o.inFlight, Traffic: o.traffic,
 	})
 	if err != nil {
 		e.t.Fatal(err)

@@ -10,6 +10,7 @@
 //   - Since is when the present state began, not when it was last seen.
 //   - Nothing here costs a provider's money: providers are judged by the traffic that there is, and where
 //     there is none by a probe that is free (Traffic, Probe).
+//   - What failed before a circuit closed again says nothing of now.
 //   - What a component says of itself has no credentials, hosts or prompts in it.
 //
 // Tests: the checker under testing/synctest, with checks that hang, panic and flap; the judgement of traffic

@@ -218,10 +218,10 @@ func TestTraffic(t *testing.T) {
 		t.Run(fmt.Sprint(c), func(t *testing.T) {
 			traffic := NewTraffic(clock)
 			for range c.ok {
-				traffic.Add("p", "", 30*time.Millisecond)
+				traffic.Add("p", "m", "", 30*time.Millisecond)
 			}
 			for range c.failed {
-				traffic.Add("p", "timeout", time.Minute)
+				traffic.Add("p", "m", "timeout", time.Minute)
 			}
 			r := traffic.Judge("p")
 			if r.State != c.want || (r.State == Up) != (r.Detail == "") || c.ok > 0 && r.Latency != 30*time.Millisecond {
@@ -240,13 +240,13 @@ func TestTrafficPasses(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	traffic := NewTraffic(func() time.Time { return now })
 	for range 5 {
-		traffic.Add("p", "upstream 500", 0)
+		traffic.Add("p", "m", "upstream 500", 0)
 	}
 	now = now.Add(Window - Window/slots)
 	if r := traffic.Judge("p"); r.State != Down {
 		t.Errorf("within the window: %+v", r)
 	}
-	traffic.Add("p", "", time.Second)
+	traffic.Add("p", "m", "", time.Second)
 	if r := traffic.Judge("p"); r.State != Degraded || r.Facts["calls"] != 6 {
 		t.Errorf("with a call that went well: %+v", r)
 	}
@@ -258,11 +258,74 @@ func TestTrafficPasses(t *testing.T) {
 	if r := traffic.Judge("p"); r.State != Unknown {
 		t.Errorf("when all has passed: %+v", r)
 	}
-	for n := range 2 * maxProviders {
-		traffic.Add(fmt.Sprint("p", n), "", 0)
+	for n := range 2 * maxModels {
+		traffic.Add(fmt.Sprint("p", n), "m", "", 0)
 	}
-	if len(traffic.all) > maxProviders {
-		t.Errorf("%d providers are remembered", len(traffic.all))
+	if traffic.kept != maxModels || len(traffic.all) != maxModels {
+		t.Errorf("%d models of %d providers are remembered", traffic.kept, len(traffic.all))
+	}
+}
+
+// TestRecovered is the table of what counts when a circuit has closed. A step is who, of the provider p, and
+// what: fails and succeeds are calls that took no time, slow is a failure that took a minute; closes is its
+// circuit, all's is the provider's own. A step is a second after the one before.
+func TestRecovered(t *testing.T) {
+	t.Parallel()
+	for steps, want := range map[string]struct {
+		state State
+		calls string // failed of all; "" = there were none
+	}{
+		"m fails, m fails, m fails":                                            {Down, "3 of 3"},
+		"m fails, m fails, m fails, m succeeds":                                {Degraded, "3 of 4"},
+		"m fails, m fails, m fails, m succeeds, m closes":                      {Up, "0 of 1"},
+		"m fails, m fails, m fails, m closes, m succeeds":                      {Up, "0 of 1"},
+		"m fails, m fails, m fails, m closes":                                  {Up, "0 of 0"}, // a probe's answer has begun
+		"m succeeds, m fails, m fails, m closes":                               {Up, "0 of 1"},
+		"m fails, m succeeds, m closes, m fails":                               {Degraded, "1 of 2"},
+		"m fails, m closes, m fails, m fails, m fails":                         {Down, "3 of 3"},
+		"m fails, m closes, m fails, m closes, m succeeds":                     {Up, "0 of 1"},
+		"m fails, n fails, m succeeds, m closes":                               {Degraded, "1 of 2"}, // n may be away
+		"m fails, n fails, m succeeds, m closes, n closes":                     {Up, "0 of 1"},
+		"n succeeds, m fails, n fails, m fails, all closes":                    {Up, "0 of 1"},
+		"m fails, all closes, n fails":                                         {Degraded, "1 of 1"},
+		"m succeeds, m fails, m closes, m slow, m succeeds":                    {Up, "0 of 2"}, // it began before
+		"m fails, all closes, n slow, n succeeds":                              {Up, "0 of 1"},
+		"m fails, m closes, n slow, n succeeds":                                {Degraded, "1 of 2"},
+		"m closes, m slow, m succeeds, long after, m slow, m succeeds":         {Degraded, "1 of 2"},
+		"m fails, m succeeds, m closes, long after":                            {Unknown, ""},
+		"m fails, m fails, m fails, long after, m closes":                      {Up, "0 of 0"},
+		"m fails, m fails, m fails, m closes, long after, n succeeds, n fails": {Degraded, "1 of 2"},
+	} {
+		now := time.Unix(1_800_000_000, 0)
+		traffic := NewTraffic(func() time.Time { return now })
+		for step := range strings.SplitSeq(steps, ", ") {
+			now = now.Add(time.Second)
+			switch who, what, _ := strings.Cut(step, " "); what {
+			case "fails":
+				traffic.Add("p", who, "upstream 500", 0)
+			case "slow":
+				traffic.Add("p", who, "timeout", time.Minute)
+			case "succeeds":
+				traffic.Add("p", who, "", 0)
+			case "closes":
+				traffic.Recovered("p", strings.TrimPrefix(who, "all"))
+			case "after":
+				now = now.Add(Window + Window/slots)
+			default:
+				t.Fatal(step)
+			}
+		}
+		r := traffic.Judge("p")
+		calls := ""
+		if r.Facts != nil {
+			calls = fmt.Sprintf("%d of %d", r.Facts["failed"], r.Facts["calls"])
+		}
+		if r.State != want.state || calls != want.calls || (r.State == Up) != (r.Detail == "") {
+			t.Errorf("%s: %+v", steps, r)
+		}
+		if other := traffic.Judge("q"); other.State != Unknown {
+			t.Errorf("%s: another one's: %+v", steps, other)
+		}
 	}
 }
 
@@ -283,7 +346,7 @@ func TestProbe(t *testing.T) {
 	if asked != 1 {
 		t.Errorf("probed %d times at once", asked)
 	}
-	traffic.Add("p", "", 0)
+	traffic.Add("p", "m", "", 0)
 	now, answer = now.Add(ProbeEvery/2), Result{State: Up}
 	if r := check.Run(t.Context()); r.State != Up || asked != 1 {
 		t.Errorf("with traffic: %+v, asked %d", r, asked)
