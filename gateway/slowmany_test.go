@@ -93,7 +93,8 @@ func (e *env) through(p *pipes, account, body string) int {
 	go fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s", chatPath, e.token(account), len(body), body) //nolint:errcheck // the answer tells
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
-		e.t.Fatal(err)
+		e.t.Errorf("%s: %v", account, err)
+		return 0
 	}
 	defer resp.Body.Close() //nolint:errcheck // the connection is closed
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
@@ -143,6 +144,40 @@ func TestSlowSendersHoldNoRoom(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRoomUntilASlot: a body that waits for a slot has its room, and one that has a slot has given it back.
+func TestRoomUntilASlot(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipes()
+		e := start(t, options{listen: p.listen, inFlight: gateway.InFlight{Most: 1, Wait: time.Minute}})
+		leave, err := gateway.SlotsOf(e.gw).Enter(t.Context(), "somebody")
+		if err != nil {
+			t.Fatal(err)
+		}
+		room := func(when string, want bool) {
+			t.Helper()
+			if taken, _ := gateway.BodiesOf(e.gw); (taken != 0) != want {
+				t.Errorf("%s: %d bytes are taken", when, taken)
+			}
+		}
+		ended := make(chan int, 1)
+		go func() {
+			ended <- e.through(p, "alice", chatBody("sim-small", strings.Repeat("x", 200_000)+" sim:tokens=5 sim:pace=1s", `,"stream":true`))
+		}()
+		synctest.Wait()
+		room("waiting", true)
+		leave()
+		synctest.Wait()
+		room("streaming", false)
+		if len(ended) > 0 {
+			t.Error("it has ended")
+		}
+		if status := <-ended; status != http.StatusOK {
+			t.Errorf("%d", status)
+		}
+	})
 }
 
 // TestRoomForBodies is the table of who gets room for how much, after the others.
