@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/tidwall/gjson"
 	"github.com/tidwall/sjson"
 
 	"llm-gateway/domain"
@@ -63,6 +64,8 @@ type call struct {
 // no error from here costs anything. It asks nobody.
 func (g *Gateway) prepare(c *gin.Context, d *door, a *asking) (*call, error) {
 	k := &call{who: identityOf(c), door: d, asking: a, header: c.Request.Header, began: g.now(), sharedIDs: g.sharedIDs, catalog: g.catalog(), order: rand.Uint64()} //nolint:gosec // it spreads load
+	r := recordOf(c)
+	r.model = k.catalog.known(a.model) // where the path names it
 	var err error
 	if k.key, err = readKey(c); err != nil {
 		return nil, err
@@ -72,10 +75,12 @@ func (g *Gateway) prepare(c *gin.Context, d *door, a *asking) (*call, error) {
 	}
 	asked, err := k.door.facts(k.asking)
 	if err != nil {
+		if a.model == "" {
+			r.model = k.catalog.known(gjson.GetBytes(a.body, "model").Str)
+		}
 		return nil, unsupported(err)
 	}
-	k.asked, k.stream = asked, asked.Stream || k.asking.stream
-	recordOf(c).model = k.catalog.known(asked.Model)
+	r.model, k.asked, k.stream = k.catalog.known(asked.Model), asked, asked.Stream || k.asking.stream
 	if err := g.refuseReferences(k); err != nil {
 		return nil, err
 	}
