@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"llm-gateway/domain"
@@ -63,10 +64,11 @@ type circuits struct {
 	traffic *health.Traffic // is told which have closed again
 	log     *slog.Logger
 
+	catalog atomic.Pointer[Catalog] // whose names they are; set under mu, read without it at each call
+
 	mu      sync.Mutex
 	of      map[circuitKey]*circuit
 	budgets map[string]*domain.RetryBudget // by provider
-	catalog *Catalog                       // whose names they are
 }
 
 func newCircuits(rules Resilience, now func() time.Time, metrics *observe.Metrics, traffic *health.Traffic, log *slog.Logger) *circuits {
@@ -291,12 +293,12 @@ func (c *circuits) budget(t *target) *domain.RetryBudget {
 
 // keep forgets what a new catalog has no longer; what stays in it keeps its state.
 func (c *circuits) keep(catalog *Catalog) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if catalog == c.catalog {
+	if catalog == c.catalog.Load() {
 		return
 	}
-	c.catalog = catalog
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.catalog.Store(catalog)
 	for key := range c.of {
 		if catalog.Providers[key.provider] == nil || key.model != "" && len(catalog.Prices.Named(key.provider+"/"+key.model)) == 0 {
 			delete(c.of, key)
@@ -347,7 +349,7 @@ func (c *circuits) view() []circuitView {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := []circuitView{}
-	for name := range c.catalog.Providers {
+	for name := range c.catalog.Load().Providers {
 		if c.of[circuitKey{name, ""}] == nil {
 			out = append(out, circuitView{Provider: name, State: domain.CircuitClosed})
 		}

@@ -143,6 +143,7 @@ func away(t *testing.T, s *served, client *http.Client, admin string, k *killabl
 			t.Errorf("%s away: %s says %d %s after %s", k.component, path, status, body, time.Since(began))
 		}
 	}
+	k.answered(t, s, client, "0")
 	says(t, s, client, k.component, "0", `"level":"ERROR","message":"a component is down","component":"`+k.component+`"`)
 	k.back()
 	began = time.Now()
@@ -155,7 +156,18 @@ func away(t *testing.T, s *served, client *http.Client, admin string, k *killabl
 		status, body := fetch(t, client, s.url+"/ready", "")
 		return status == http.StatusOK && body == `{"status":"ready"}`
 	})
+	k.answered(t, s, client, "1")
 	says(t, s, client, k.component, "1", `"message":"a component is up","component":"`+k.component+`"`)
+}
+
+// answered looks for the metric that the alerts go by.
+func (k *killable) answered(t *testing.T, s *served, client *http.Client, up string) {
+	t.Helper()
+	want := `dependency_up{dependency="` + k.component + `"} ` + up + "\n"
+	eventually(t, seenLimit, "the metrics say "+want, func() bool {
+		_, metrics := fetch(t, client, s.url+"/metrics", "")
+		return strings.Contains(metrics, want)
+	})
 }
 
 // says looks for a component's state in the metrics and in the log.

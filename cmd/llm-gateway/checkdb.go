@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"llm-gateway/cmd/llm-gateway/embedded"
 	"llm-gateway/ledger"
 	"llm-gateway/migrations"
 )
@@ -24,23 +25,17 @@ const (
 
 // checkDatabase connects to Postgres as `serve` does, and names what is missing.
 func checkDatabase(ctx context.Context, s *Settings) (f findings) {
-	var d database
-	if s.DatabaseURL != "" {
+	at, own := f.serverAt(s, "DATABASE_URL", string(s.DatabaseURL), func(e embedded.Endpoints) string { return e.PostgresURL })
+	if at == "" {
+		return f
+	}
+	d := embeddedDatabase(at)
+	if !own {
 		var err error
 		if d, err = externalDatabase(s); err != nil {
 			f.failf("connection", "DATABASE_URL: %s", err)
 			return f
 		}
-	} else {
-		e := f.embeddedAt(s, "DATABASE_URL")
-		switch {
-		case e == nil:
-			return f
-		case e.PostgresURL == "":
-			f.skipf("embedded", "%s", notTheSame("DATABASE_URL", s, *e))
-			return f
-		}
-		d = embeddedDatabase(e.PostgresURL)
 	}
 	return append(f, examineDatabase(ctx, s, d)...)
 }

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"llm-gateway/cmd/llm-gateway/embedded"
 	"llm-gateway/ledger"
 	"llm-gateway/ledger/topic"
 )
@@ -21,20 +23,13 @@ const goodReplicas = 3
 
 // checkKafkaServer connects to Kafka as `serve` does, makes nothing, and names what is missing.
 func checkKafkaServer(ctx context.Context, s *Settings) (f findings) {
-	b := backend{streams: externalStreams(s)}
-	embeddedKafka := len(b.brokers) == 0
-	if embeddedKafka {
-		e := f.embeddedAt(s, "KAFKA_BROKERS")
-		switch {
-		case e == nil:
-			return f
-		case len(e.KafkaBrokers) == 0:
-			f.skipf("embedded", "%s", notTheSame("KAFKA_BROKERS", s, *e))
-			return f
-		}
-		b.brokers = e.KafkaBrokers
+	at, own := f.serverAt(s, "KAFKA_BROKERS", strings.Join(s.KafkaBrokers, ","),
+		func(e embedded.Endpoints) string { return strings.Join(e.KafkaBrokers, ",") })
+	if at == "" {
+		return f
 	}
-	x := &examinedKafka{settings: s, backend: b, embedded: embeddedKafka}
+	x := &examinedKafka{settings: s, backend: backend{streams: externalStreams(s)}, embedded: own}
+	x.brokers = strings.Split(at, ",")
 	x.examine(ctx)
 	return append(f, x.findings...)
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/redis/go-redis/v9"
+
+	"llm-gateway/cmd/llm-gateway/embedded"
 )
 
 const (
@@ -21,18 +23,11 @@ local v = redis.call('HGET', KEYS[1], 'a') redis.call('DEL', KEYS[1]) return v`
 
 // checkRedisServer connects to Redis as `serve` does, and names what is missing.
 func checkRedisServer(ctx context.Context, s *Settings) (f findings) {
-	at := s.RedisURL
-	if at == "" {
-		e := f.embeddedAt(s, "REDIS_URL")
-		switch {
-		case e == nil:
-			return f
-		case e.RedisURL == "":
-			f.skipf("embedded", "%s", notTheSame("REDIS_URL", s, *e))
-			return f
-		}
-		at = Secret(e.RedisURL)
+	url, _ := f.serverAt(s, "REDIS_URL", string(s.RedisURL), func(e embedded.Endpoints) string { return e.RedisURL })
+	if url == "" {
+		return f
 	}
+	at := Secret(url)
 	client, err := openRedis(s, at)
 	if err != nil {
 		f.failf("connection", "REDIS_URL: %s", err)

@@ -142,18 +142,24 @@ func local(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// embeddedAt is where the embedded parts of a running process are; nil, with a finding, where none runs.
-func (f *findings) embeddedAt(s *Settings, setting string) *embedded.Endpoints {
+// serverAt is where a server is to be checked: where its setting says, or else (own) the part of a running
+// process that is embedded in its place; "", with a finding, where there is none.
+func (f *findings) serverAt(s *Settings, setting, set string, part func(embedded.Endpoints) string) (at string, own bool) {
+	if set != "" {
+		return set, false
+	}
 	e, err := embedded.ReadEndpoints(s.DataDir)
 	switch {
 	case errors.Is(err, embedded.ErrNoEndpoints):
 		f.skipf("embedded", "%s is not set: embedded, not running. `llm-gateway serve` starts it", setting)
-		return nil
 	case err != nil:
 		f.failf("embedded", "DATA_DIR: %s", reason(err))
-		return nil
+	case part(e) == "":
+		f.skipf("embedded", "%s", notTheSame(setting, s, e))
+	default:
+		return part(e), true
 	}
-	return &e
+	return "", true
 }
 
 // serverChecks are what `check NAME` looks at.

@@ -17,13 +17,11 @@ const (
 	gaugesTime = 3 * time.Second
 )
 
-// gauges keeps the metrics that must be asked for: what is reserved, and what is away. A scrape never waits
-// for them.
+// gauges keeps the metrics that Postgres must be asked for: what is reserved. A scrape never waits for them.
 type gauges struct {
 	ledger interface {
 		Reservations(ctx context.Context) (ledger.Reservations, error)
 	}
-	away    func(context.Context) []string
 	metrics *observe.Metrics
 	log     *slog.Logger
 	cancel  context.CancelFunc
@@ -33,7 +31,7 @@ type gauges struct {
 // watchMoney keeps those metrics, where anybody asks for them.
 func (p *parts) watchMoney(ctx context.Context, s *Settings, log *slog.Logger) {
 	if s.Prometheus {
-		p.gauges = gauges{ledger: p.ledger, away: p.degraded, metrics: p.metrics, log: log}
+		p.gauges = gauges{ledger: p.ledger, metrics: p.metrics, log: log}
 		p.gauges.start(ctx)
 	}
 }
@@ -58,7 +56,6 @@ func (g *gauges) start(ctx context.Context) {
 func (g *gauges) look(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, gaugesTime)
 	defer cancel()
-	g.metrics.Away(g.away(ctx))
 	now, err := g.ledger.Reservations(ctx)
 	if err != nil {
 		g.metrics.ReservationsUnknown()

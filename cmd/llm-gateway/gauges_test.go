@@ -46,7 +46,7 @@ func TestGauges(t *testing.T) {
 		l := &lookedAt{answer: func(context.Context) (ledger.Reservations, error) {
 			return ledger.Reservations{Open: 3, Held: domain.MustAmount("0.75"), Oldest: time.Minute}, nil
 		}}
-		g := &gauges{ledger: l, metrics: m, log: slog.New(slog.DiscardHandler), away: func(context.Context) []string { return []string{"kafka"} }}
+		g := &gauges{ledger: l, metrics: m, log: slog.New(slog.DiscardHandler)}
 		g.start(t.Context())
 		synctest.Wait()
 		for range 100 {
@@ -54,8 +54,6 @@ func TestGauges(t *testing.T) {
 		}
 		scrape("ledger_reserved_amount 0.75")
 		scrape("ledger_open_reservation_oldest_seconds 60")
-		scrape(`dependency_up{dependency="kafka"} 0`)
-		scrape(`dependency_up{dependency="postgres"} 1`)
 		<-time.After(gaugesEvery - time.Second)
 		if l.looks != 1 {
 			t.Errorf("%d looks", l.looks)

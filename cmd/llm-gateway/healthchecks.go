@@ -136,9 +136,11 @@ func tellChange(log *slog.Logger, name string, from health.State, now *health.Co
 	log.Log(context.Background(), level, "a component is "+string(now.State), "component", name, "before", string(from), "detail", now.Detail)
 }
 
+// tellMetrics shows a report. What is slow has answered.
 func tellMetrics(m *observe.Metrics, r *health.Report) {
 	for name, c := range r.Components {
 		m.Component(name, c.State == health.Up, c.State != health.Unknown)
+		m.Answered(name, c.State != health.Down)
 	}
 	for name, c := range r.Providers {
 		m.Component("provider "+name, c.State == health.Up, c.State != health.Unknown)

@@ -14,7 +14,6 @@ import (
 	"llm-gateway/cmd/llm-gateway/embedded"
 	"llm-gateway/gateway"
 	"llm-gateway/gateway/health"
-	"llm-gateway/gateway/observe"
 	"llm-gateway/ledger"
 	"llm-gateway/projections"
 )
@@ -55,17 +54,15 @@ func wirePlain(ctx context.Context, s *Settings, catalog *catalogFile, b backend
 	if err != nil {
 		return nil, err
 	}
-	p := &parts{metrics: observe.NewMetrics(), traffic: health.NewTraffic(nil)}
-	p.metrics.Build(s.version())
+	p, log, err := newParts(s, log)
+	if err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			p.close()
 		}
 	}()
-	if p.telemetry, err = openTelemetry(s, p.metrics, log); err != nil {
-		return nil, err
-	}
-	log = p.telemetry.Logger(log)
 	var keys gateway.Keys = noKeys{}
 	checks := []health.Check{{Name: "disk", Run: checkDisk(s.DataDir)}}
 	degraded := func(context.Context) []string { return nil }
@@ -84,13 +81,12 @@ func wirePlain(ctx context.Context, s *Settings, catalog *catalogFile, b backend
 		return nil, err
 	}
 	p.startChecker(ctx, s, catalog, checks, log)
-	p.gateway, err = gateway.New(gateway.Config{
-		Ledger: gateway.Unbilled{}, Facts: gateway.Unbilled{}, Projections: gateway.Unbilled{}, Unbilled: true, Keys: keys,
-		Tokens: tokens, Catalog: catalog.now, Retry: s.retry(), Resilience: s.failing(), Owner: uuid.New(), Currency: s.Currency,
-		ReservePolicy: gateway.ReservePolicy(s.ReservePolicy), ModelsArray: s.ModelsFormat == "array",
-		Edge: s.edge(), SharedIDs: s.SharedIDs, Limits: limits, InFlight: s.Limits.InFlight, Caching: s.of(p.shared, uuid.Nil), Degraded: degraded, Health: p.health, HealthPublic: s.HealthPublic, Traffic: p.traffic,
-		Version: s.version(), Environment: s.Environment, Metrics: p.metrics, NoMetrics: !s.Prometheus, Tracer: p.telemetry.Tracer(), Log: log,
-	})
+	c := p.edgeConfig(s, catalog, tokens, log)
+	c.Owner, c.Unbilled = uuid.New(), true
+	c.Ledger, c.Facts, c.Projections = gateway.Unbilled{}, gateway.Unbilled{}, gateway.Unbilled{}
+	c.Currency, c.Keys, c.Degraded = s.Currency, keys, degraded
+	c.Limits, c.Caching = limits, s.of(p.shared, uuid.Nil)
+	p.gateway, err = gateway.New(c)
 	p.serving.Store(p.gateway)
 	return p, err
 }

@@ -56,25 +56,48 @@ type parts struct {
 	*followers
 }
 
+// newParts is what every gateway begins with, billed or plain: its metrics, its telemetry, and the log that tells
+// both. Nothing runs yet but telemetry, which close ends.
+func newParts(s *Settings, log *slog.Logger) (*parts, *slog.Logger, error) {
+	p := &parts{metrics: observe.NewMetrics(), traffic: health.NewTraffic(nil)}
+	p.metrics.Build(s.version())
+	var err error
+	if p.telemetry, err = openTelemetry(s, p.metrics, log); err != nil {
+		return nil, nil, err
+	}
+	return p, p.telemetry.Logger(log), nil
+}
+
+// edgeConfig is the part of a gateway's configuration that is the same whether it bills or not: what comes from the
+// settings, and how the gateway is watched. What is behind the edge is for wire and wirePlain to say.
+func (p *parts) edgeConfig(s *Settings, catalog *catalogFile, tokens *gateway.Tokens, log *slog.Logger) gateway.Config {
+	return gateway.Config{
+		Edge: s.edge(), Tokens: tokens, SharedIDs: s.SharedIDs, ModelsArray: s.ModelsFormat == "array",
+		Catalog: catalog.now, Retry: s.retry(), Resilience: s.failing(),
+		ReservePolicy: gateway.ReservePolicy(s.ReservePolicy), InFlight: s.Limits.InFlight,
+		Health: p.health, HealthPublic: s.HealthPublic, Traffic: p.traffic,
+		Version: s.version(), Environment: s.Environment,
+		Metrics: p.metrics, NoMetrics: !s.Prometheus, Tracer: p.telemetry.Tracer(), Log: log,
+	}
+}
+
 // wire puts a gateway together over an initialised ledger. ctx is the life of what runs behind it.
 func wire(ctx context.Context, s *Settings, catalog *catalogFile, b backend, m ledger.Meta, log *slog.Logger) (_ *parts, err error) {
 	tokens, err := tokensOf(ctx, s, log)
 	if err != nil {
 		return nil, err
 	}
-	metrics, owner := observe.NewMetrics(), uuid.New()
-	p := &parts{metrics: metrics, traffic: health.NewTraffic(nil)}
-	metrics.Build(s.version())
-	metrics.ShowBalances(s.UserBalances)
+	p, log, err := newParts(s, log)
+	if err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			p.close()
 		}
 	}()
-	if p.telemetry, err = openTelemetry(s, metrics, log); err != nil {
-		return nil, err
-	}
-	log = p.telemetry.Logger(log)
+	metrics, owner := p.metrics, uuid.New()
+	metrics.ShowBalances(s.UserBalances)
 	if p.journal, err = openJournal(s.DataDir, metrics, log); err != nil {
 		return nil, err
 	}
@@ -95,17 +118,15 @@ func wire(ctx context.Context, s *Settings, catalog *catalogFile, b backend, m l
 	}
 	p.follow(ctx, p.ledger, owner, metrics, log)
 	p.startHealth(ctx, s, catalog, log)
-	p.gateway, err = gateway.New(gateway.Config{
-		Ledger: withKillLedger(p.ledger), Facts: p.ledger, Projections: projections.NewReader(p.ledger.Pool(), m), Balances: p.balances,
-		Journal: withKillJournal(p.journal), Spool: p.spool(s), Keys: keyStore{p.ledger.Pool()},
-		Belongings: belongings{p.ledger.Pool()}, SharedIDs: s.SharedIDs,
-		Edge:   s.edge(),
-		Tokens: tokens, Catalog: catalog.now, Retry: s.retry(), Resilience: s.failing(), Caching: s.of(p.redis, m.ID), Owner: owner, Owned: p.recovery.owner.Held, Currency: m.Currency, DefaultBalance: s.DefaultBalance,
-		ReservePolicy: gateway.ReservePolicy(s.ReservePolicy), ModelsArray: s.ModelsFormat == "array",
-		Ready: p.readiness(s), Degraded: p.degraded, Health: p.health, HealthPublic: s.HealthPublic, Traffic: p.traffic,
-		Limits: p.limits(s, p.refiller, limitStore{p.ledger.Pool()}, log), InFlight: s.Limits.InFlight,
-		Version: s.version(), Environment: s.Environment, Metrics: metrics, NoMetrics: !s.Prometheus, Tracer: p.telemetry.Tracer(), Log: log,
-	})
+	pool, c := p.ledger.Pool(), p.edgeConfig(s, catalog, tokens, log)
+	c.Owner, c.Owned = owner, p.recovery.owner.Held
+	c.Ledger, c.Facts, c.Journal, c.Spool = withKillLedger(p.ledger), p.ledger, withKillJournal(p.journal), p.spool(s)
+	c.Projections, c.Balances = projections.NewReader(pool, m), p.balances
+	c.Currency, c.DefaultBalance = m.Currency, s.DefaultBalance
+	c.Keys, c.Belongings = keyStore{pool}, belongings{pool}
+	c.Limits, c.Caching = p.limits(s, p.refiller, limitStore{pool}, log), s.of(p.redis, m.ID)
+	c.Ready, c.Degraded = p.readiness(s), p.degraded
+	p.gateway, err = gateway.New(c)
 	p.serving.Store(p.gateway)
 	if err == nil {
 		p.recovery.run(ctx, p.gateway.Book, p.ledger, owner, metrics, p.sights.sweepFailed, log)

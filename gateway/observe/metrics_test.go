@@ -72,7 +72,11 @@ func TestMetrics(t *testing.T) {
 	m.Circuit("simulated", "b", observe.CircuitHalfOpen)
 	m.Circuit("openai", "", observe.CircuitOpen)
 	m.Circuit("openai", "", observe.CircuitClosed)
-	m.Away([]string{"redis", "journal"})
+	m.Answered("postgres", true)
+	m.Answered("redis", false)
+	m.Answered("kafka", false)
+	m.Answered("kafka", true)
+	m.Answered("journal", false)
 	m.TailLost(4, true)
 	m.TailLost(5, true)
 	m.TailLost(4, false)
@@ -201,7 +205,7 @@ func throw(m *observe.Metrics) {
 		m.Attempt(name, name)
 		m.Circuit(name, name, name)
 		m.Circuit(name, name, observe.CircuitOpen)
-		m.Away([]string{name})
+		m.Answered(name, true)
 		m.Balance(name, int64(i), text("1"))
 	}
 }

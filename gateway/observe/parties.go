@@ -1,6 +1,10 @@
 package observe
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // The states of a circuit, as Circuit takes them.
 const (
@@ -107,17 +111,14 @@ func (p *parties) Retried(provider string, made bool) {
 // Cached counts what the response cache had for a call.
 func (p *parties) Cached(result string) { p.cached.WithLabelValues(result).Inc() }
 
-// Away says which of postgres, redis and kafka did not answer just now; the others did.
-func (p *parties) Away(names []string) {
-	away := map[string]bool{}
-	for _, name := range names {
-		away[name] = true
+// Answered says whether one of postgres, redis and kafka answered just now; of others nothing is shown.
+func (p *parties) Answered(name string, yes bool) {
+	if !slices.Contains(dependencies, name) {
+		return
 	}
-	for _, name := range dependencies {
-		up := 1.0
-		if away[name] {
-			up = 0
-		}
-		p.up.WithLabelValues(name).Set(up)
+	up := 0.0
+	if yes {
+		up = 1
 	}
+	p.up.WithLabelValues(name).Set(up)
 }
