@@ -1,11 +1,17 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"llm-gateway/gateway/health"
 	"llm-gateway/migrations/pgtest"
@@ -172,4 +178,136 @@ func TestComponentsAwayProvider(t *testing.T) {
 	}) {
 		t.Error("the log has no line of a request that failed")
 	}
+}
+
+// clockOff moves the clock of a Postgres, as those see it who find the schema's functions before Postgres's own.
+func clockOff(t *testing.T, databaseURL, by string) {
+	t.Helper()
+	execAsOwner(t, databaseURL, `CREATE OR REPLACE FUNCTION clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS
+		$$SELECT pg_catalog.clock_timestamp() + interval '`+by+`'$$`)
+}
+
+// TestComponentsAwayClock: Postgres's clock and the gateway's part, either way, and come together again.
+func TestComponentsAwayClock(t *testing.T) {
+	t.Parallel()
+	direct := pgtest.URL(t)
+	clockOff(t, direct, "0")
+	skewed := changed(t, direct, func(u *url.URL) {
+		q := u.Query()
+		q.Set("search_path", q.Get("search_path")+",pg_catalog")
+		u.RawQuery = q.Encode()
+	})
+	w := watch(t, startServe(t, "DATABASE_URL="+skewed, "HEALTH_CHECK_INTERVAL=200ms", "LOG_LEVEL=INFO"))
+	const tolerated = "at most 2s is tolerated"
+	for _, m := range []struct {
+		by      string
+		state   health.State
+		detail  string
+		level   string
+		ready   int
+		reason  string
+		skewFor float64 // what the facts say at least, in milliseconds, without its sign
+	}{
+		{"-1500 ms", health.Degraded, "drifts", "WARN", http.StatusOK, `{"status":"ready"}`, 1000},
+		{"-4 s", health.Down, tolerated, "ERROR", http.StatusServiceUnavailable, "this gateway's clock is 4", 3500},
+		{"0", health.Up, "", "INFO", http.StatusOK, `{"status":"ready"}`, 0},
+		{"4 s", health.Down, tolerated, "ERROR", http.StatusServiceUnavailable, "this gateway's clock is -", 3500},
+		{"0", health.Up, "", "INFO", http.StatusOK, `{"status":"ready"}`, 0},
+	} {
+		clockOff(t, direct, m.by)
+		c := w.sees("clock", m.state, m.detail, m.level)
+		if skew, ok := c.Facts["skew_ms"].(float64); !ok || max(skew, -skew) < m.skewFor {
+			t.Errorf("Postgres's clock is off by %s: %v", m.by, c.Facts)
+		}
+		eventually(t, seenLimit, "the whole is "+string(m.state), func() bool { return healthOf(t, w.client, w.s.url, w.admin).State == m.state })
+		w.is(m.state, m.ready, m.reason)
+		serves(t, w.client, w.s.url, "punctual") // who is sent here all the same is served: the order of events is no clock's
+	}
+	if !strings.Contains(w.s.stdout.String(), `"message":"not ready","error":"this gateway's clock is`) {
+		t.Error("the log does not say why it was not ready")
+	}
+	verified(t, "DATABASE_URL="+direct)
+}
+
+// lie puts a record into the topic that pretends to follow the last event of a shard, and returns the shard.
+func (p published) lie(t *testing.T) (shard int32) {
+	t.Helper()
+	var last *kgo.Record
+	for _, records := range p.read(t) {
+		last = records[len(records)-1]
+	}
+	r := &kgo.Record{Topic: p.topic, Partition: last.Partition, Key: last.Key, Headers: slices.Clone(last.Headers)}
+	for i, h := range r.Headers {
+		if h.Key != "ledger_seq" {
+			continue
+		}
+		seq, err := strconv.Atoi(string(h.Value))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Headers[i].Value = []byte(strconv.Itoa(seq + 1))
+		r.Value = bytes.Replace(last.Value, fmt.Appendf(nil, `"seq":%d`, seq), fmt.Appendf(nil, `"seq":%d`, seq+1), 1)
+	}
+	client, _ := p.client(t, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err := client.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	return r.Partition
+}
+
+// TestComponentsAwayHalt: somebody writes into the topic what is no event of the ledger. Nothing that is read is made
+// of it: the projections stand still before it, until one is made anew from the ledger, which takes them past it.
+func TestComponentsAwayHalt(t *testing.T) {
+	t.Parallel()
+	direct := pgtest.URL(t)
+	topic := publishedAt(t, direct)
+	w := watch(t, startServe(t, "DATABASE_URL="+direct, "HEALTH_CHECK_INTERVAL=200ms", "LOG_LEVEL=INFO"))
+	behind := func() (out struct{ Behind int64 }) {
+		_, body := fetch(t, w.client, w.s.url+"/billing/balance", tokenFor(t, "reader"))
+		if err := json.Unmarshal([]byte(body), &out); err != nil {
+			t.Fatalf("%v: %s", err, body)
+		}
+		return out
+	}
+	serves(t, w.client, w.s.url, "reader")
+	topic.audit(t)
+	caughtUp(t, direct)
+	shard := topic.lie(t)
+	halted := func(name, one string) string {
+		return fmt.Sprintf(`projection_halted{projection="%s",shard="%d"} %s`, name, shard, one)
+	}
+	for _, name := range projectionNames {
+		w.sees("projection "+name, health.Degraded, "it stands still in 1 shards; the log says why", "WARN")
+		w.wants(halted(name, "1"))
+		if line := fmt.Sprintf(`"level":"ERROR","message":"a projection has stopped in one shard","projection":"%s","shard":%d,"error":"offset `, name, shard); !strings.Contains(w.s.stdout.String(), line) {
+			t.Errorf("the log lacks %s", line)
+		}
+	}
+	w.is(health.Degraded, http.StatusOK, `{"status":"ready"}`)
+	serves(t, w.client, w.s.url, "reader")
+	if n := behind().Behind; n <= 0 {
+		t.Errorf("the balance says that it is %d events behind", n)
+	}
+	succeeds(t, []string{"DATABASE_URL=" + direct}, "projections", "rebuild", projectionNames[0])
+	for _, name := range projectionNames {
+		w.sees("projection "+name, health.Up, "", "INFO")
+		w.wants(halted(name, "0"))
+	}
+	eventually(t, seenLimit, "all is up", func() bool { return healthOf(t, w.client, w.s.url, w.admin).State == health.Up })
+	w.is(health.Up, http.StatusOK, `{"status":"ready"}`)
+	serves(t, w.client, w.s.url, "reader")
+	caughtUp(t, direct)
+	if n := behind().Behind; n != 0 {
+		t.Errorf("the balance says that it is %d events behind", n)
+	}
+	auditProjections(t, direct)
+	if r := run(t, []string{"DATABASE_URL=" + direct}, "ledger", "verify"); r.status != 1 || !containsAll(r.stdout, "its bytes are not the ledger's", "NOT CLEAN") {
+		t.Errorf("ledger verify does not name what was put there, and ended with %d:\n%s%s", r.status, r.stdout, r.stderr)
+	}
+	deleteTopic(t, topic.brokers, topic.topic) // the relay makes it anew
+	topic.audit(t)
+	serves(t, w.client, w.s.url, "reader")
+	caughtUp(t, direct)
+	whole(t, direct)
+	w.wants(halted(projectionNames[0], "0"))
 }

@@ -34,7 +34,8 @@ func topicOf(databaseURL string) string {
 	if err != nil || u.Query().Get("search_path") == "" {
 		return ""
 	}
-	return "llm.usage." + u.Query().Get("search_path")
+	schema, _, _ := strings.Cut(u.Query().Get("search_path"), ",")
+	return "llm.usage." + schema
 }
 
 // onServers adds to a gateway's settings the Kafka and the Redis that the tests run on, if there are
