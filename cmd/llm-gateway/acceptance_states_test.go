@@ -229,12 +229,15 @@ func TestComponentsAwayClock(t *testing.T) {
 	verified(t, "DATABASE_URL="+direct)
 }
 
-// lie puts a record into the topic that pretends to follow the last event of a shard, and returns the shard.
-func (p published) lie(t *testing.T) (shard int32) {
+// lie puts a record into the topic that pretends to follow the last event of an account's shard, and returns the
+// shard.
+func (p published) lie(t *testing.T, account string) (shard int32) {
 	t.Helper()
-	var last *kgo.Record
+	last := &kgo.Record{}
 	for _, records := range p.read(t) {
-		last = records[len(records)-1]
+		if end := records[len(records)-1]; string(end.Key) == account {
+			last = end
+		}
 	}
 	r := &kgo.Record{Topic: p.topic, Partition: last.Partition, Key: last.Key, Headers: slices.Clone(last.Headers)}
 	for i, h := range r.Headers {
@@ -272,7 +275,7 @@ func TestComponentsAwayHalt(t *testing.T) {
 	serves(t, w.client, w.s.url, "reader")
 	topic.audit(t)
 	caughtUp(t, direct)
-	shard := topic.lie(t)
+	shard := topic.lie(t, "reader")
 	halted := func(name, one string) string {
 		return fmt.Sprintf(`projection_halted{projection="%s",shard="%d"} %s`, name, shard, one)
 	}
