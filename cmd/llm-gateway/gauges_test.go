@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"llm-gateway/domain"
+	"llm-gateway/gateway/health"
 	"llm-gateway/gateway/observe"
 	"llm-gateway/ledger"
 )
@@ -71,4 +72,40 @@ func TestGauges(t *testing.T) {
 			t.Errorf("%d looks", l.looks)
 		}
 	})
+}
+
+// TestDependencyMetric: what the health check saw is what the metrics say: who is slow has answered, who is down has not,
+// and of whom nobody is asked nothing is said.
+func TestDependencyMetric(t *testing.T) {
+	t.Parallel()
+	m := observe.NewMetrics()
+	scraped := func() (out []string) {
+		w := httptest.NewRecorder()
+		promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+		for line := range strings.Lines(w.Body.String()) {
+			if strings.HasPrefix(line, "dependency_up{") {
+				out = append(out, strings.TrimSpace(line))
+			}
+		}
+		return out
+	}
+	for _, look := range []struct {
+		states map[string]health.State
+		want   string
+	}{
+		{map[string]health.State{"disk": health.Up}, ""},
+		{map[string]health.State{"postgres": health.Degraded, "redis": health.Down, "clock": health.Down},
+			`dependency_up{dependency="postgres"} 1 dependency_up{dependency="redis"} 0`},
+		{map[string]health.State{"postgres": health.Down, "redis": health.Up},
+			`dependency_up{dependency="postgres"} 0 dependency_up{dependency="redis"} 1`},
+	} {
+		r := &health.Report{Components: map[string]*health.Component{}}
+		for name, state := range look.states {
+			r.Components[name] = &health.Component{State: state}
+		}
+		tellMetrics(m, r)
+		if got := strings.Join(scraped(), " "); got != look.want {
+			t.Errorf("%v: %s", look.states, got)
+		}
+	}
 }
