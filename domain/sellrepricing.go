@@ -1,7 +1,6 @@
 package domain
 
 import (
-	"fmt"
 	"reflect"
 	"slices"
 	"time"
@@ -38,7 +37,7 @@ func (p *Payers) String() string {
 	case p.Group == "":
 		return " for accounts in no group"
 	}
-	return fmt.Sprintf(" for the group %s", p.Group)
+	return " for the group " + p.Group
 }
 
 // stretch is a time that is priced by entries with a day, and what is paid in it.

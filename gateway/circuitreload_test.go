@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"llm-gateway/domain"
+	"llm-gateway/gateway/health"
 	"llm-gateway/gateway/observe"
 	"llm-gateway/gateway/provider"
 )
@@ -39,7 +40,7 @@ func housesOf(names ...string) *Catalog {
 func TestCircuitsReloaded(t *testing.T) {
 	t.Parallel()
 	m := observe.NewMetrics()
-	c := newCircuits(Resilience{Circuits: domain.CircuitRules{Failures: 1, Recovery: time.Hour}, RetryPercent: 10}, time.Now, m, slog.New(slog.DiscardHandler))
+	c := newCircuits(Resilience{Circuits: domain.CircuitRules{Failures: 1, Recovery: time.Hour}, RetryPercent: 10}, time.Now, m, health.NewTraffic(nil), slog.New(slog.DiscardHandler))
 	both, one := housesOf("a", "b"), housesOf("a")
 	c.keep(both)
 	var wait sync.WaitGroup
@@ -107,7 +108,7 @@ func scraped(m *observe.Metrics) (text string) {
 // TestCircuitsKeptAlone: a call sees without waiting for anybody that the catalog is the one before.
 func TestCircuitsKeptAlone(t *testing.T) {
 	t.Parallel()
-	c := newCircuits(Resilience{}, time.Now, observe.NewMetrics(), slog.New(slog.DiscardHandler))
+	c := newCircuits(Resilience{}, time.Now, observe.NewMetrics(), health.NewTraffic(nil), slog.New(slog.DiscardHandler))
 	catalog := housesOf("a")
 	c.keep(catalog)
 	c.mu.Lock()
