@@ -82,7 +82,7 @@ func NewSellBook(costs *PriceBook, general SellRules, groups []SellGroup) (*Sell
 			return nil, err
 		}
 	}
-	known := map[string]*PriceVersion{}
+	known := &derivations{byID: map[string]*PriceVersion{}, byRule: map[derivation]*PriceVersion{}}
 	for i := range len(groups) + 1 { // the last are those of no group
 		sold, err := sellDated(costs, b.rulesOf(i), known)
 		if err != nil {
@@ -90,8 +90,8 @@ func NewSellBook(costs *PriceBook, general SellRules, groups []SellGroup) (*Sell
 		}
 		b.sold = append(b.sold, sold)
 	}
-	for _, id := range slices.Sorted(maps.Keys(known)) {
-		b.versions = append(b.versions, known[id])
+	for _, id := range slices.Sorted(maps.Keys(known.byID)) {
+		b.versions = append(b.versions, known.byID[id])
 	}
 	return b, nil
 }
@@ -183,22 +183,59 @@ func (m *Model) prices(meter Meter) bool {
 	return slices.ContainsFunc(m.Versions, func(v PriceVersion) bool { return v.Rates.priced[meter] })
 }
 
-// sell derives every version of a book by the rules, those of first weight first. Versions of one ID are
-// made once.
-func sell(costs *PriceBook, rules []*SellRules, known map[string]*PriceVersion) (map[*PriceVersion]*PriceVersion, error) {
+// derivations are the versions of a sell book while it is made. Each is derived once, however many groups and days
+// have its rule, and versions of one ID are one.
+type derivations struct {
+	byID   map[string]*PriceVersion
+	byRule map[derivation]*PriceVersion
+}
+
+// derivation is a rule that a cost is sold by, in canonical text.
+type derivation struct {
+	cost *PriceVersion
+	rule string
+}
+
+func (d *derivations) of(cost *PriceVersion, markup Amount, fixed *Rates, rule string) (*PriceVersion, error) {
+	key := derivation{cost, rule}
+	if v := d.byRule[key]; v != nil {
+		return v, nil
+	}
+	v, err := cost.sold(markup, fixed)
+	if err != nil {
+		return nil, err
+	}
+	if same := d.byID[v.ID]; same != nil {
+		v = same
+	}
+	d.byID[v.ID], d.byRule[key] = v, v
+	return v, nil
+}
+
+// ruleText is the same for rules by which every cost is sold the same.
+func ruleText(markup Amount, fixed *Rates) string {
+	text := markup.appendTo(make([]byte, 0, 64))
+	for i, priced := range fixed.priced {
+		if priced {
+			text = append(text, ' ', byte(i))
+			text = fixed.unit[i].appendTo(text)
+		}
+	}
+	return string(text)
+}
+
+// sell derives every version of a book by the rules, those of first weight first.
+func sell(costs *PriceBook, rules []*SellRules, known *derivations) (map[*PriceVersion]*PriceVersion, error) {
 	sold := map[*PriceVersion]*PriceVersion{}
 	for _, m := range costs.sorted {
 		markup, fixed := ruleFor(m, rules)
+		rule := ruleText(markup, &fixed)
 		for i := range m.Versions {
-			cost := &m.Versions[i]
-			v, err := cost.sold(markup, &fixed)
+			v, err := known.of(&m.Versions[i], markup, &fixed, rule)
 			if err != nil {
 				return nil, err
 			}
-			if known[v.ID] == nil {
-				known[v.ID] = v
-			}
-			sold[cost] = known[v.ID]
+			sold[&m.Versions[i]] = v
 		}
 	}
 	return sold, nil

@@ -93,7 +93,7 @@ type soldFrom struct {
 }
 
 // sellDated derives every version of a book by the rules, for every stretch of time.
-func sellDated(costs *PriceBook, rules []*SellRules, known map[string]*PriceVersion) (map[*PriceVersion][]soldFrom, error) {
+func sellDated(costs *PriceBook, rules []*SellRules, known *derivations) (map[*PriceVersion][]soldFrom, error) {
 	all := map[*PriceVersion][]soldFrom{}
 	for _, day := range daysOf(rules) {
 		held := make([]*SellRules, len(rules))
