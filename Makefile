@@ -5,8 +5,8 @@ LINT       := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 VULNDB     ?= latest
 FUZZTIME   ?= 50000x
 TESTFLAGS  ?=
-# Tests of whole gateways wait more than they compute: at least four at once, on small machines, too.
-PARALLEL   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 4); [ "$$n" -gt 4 ] && echo "$$n" || echo 4)
+# So many packages, and tests of each, at once, on large machines, too: all share the 100 connections of one Postgres.
+AT_ONCE    ?= 2
 
 .DEFAULT_GOAL := build
 .PHONY: run demo build test test-real test-real-sample check acceptance acceptance-real faults faults-real rebuild-million rebuild-million-real audit-million audit-million-real slow-streams telemetry-load hostile clients clients-go clients-raise vuln fuzz soak bench clean
@@ -22,14 +22,14 @@ build:
 
 # The first run on a machine also fetches the official clients, which may take minutes.
 test: build ## every test, on an embedded Postgres, Kafka and Redis
-	$(BIN) embedded -- go test -timeout 40m -parallel $(PARALLEL) $(TESTFLAGS) ./...
+	$(BIN) embedded -- go test -timeout 40m -p $(AT_ONCE) -parallel $(AT_ONCE) $(TESTFLAGS) ./...
 
 REAL := deployments/test-real/run --
 
 SERVERS_KILLED := KILL_SERVERS=1 go test -count=1 -v -timeout 30m -run '^TestServersKilled$$' ./cmd/llm-gateway
 
 test-real: build ## the same tests, on a real Postgres, Kafka and Redis; then these are killed
-	$(REAL) go test -count=1 -timeout 40m -parallel $(PARALLEL) $(TESTFLAGS) ./...
+	$(REAL) go test -count=1 -timeout 40m -p $(AT_ONCE) -parallel $(AT_ONCE) $(TESTFLAGS) ./...
 	$(REAL) env $(SERVERS_KILLED)
 
 # What makes use of the servers, less what does not depend on whose they are: that was tried on the embedded ones.
@@ -37,7 +37,7 @@ SERVED := ./cmd/llm-gateway ./gateway/limit ./ledger/... ./migrations/... ./proj
 ANY_SERVERS := ^Test(Clients.*|Telemetry.*|Sentry.*|Issuer.*|Isolation|Hostile|Alerts.*|OwnReplay.*|Embedded.*|EndsWithItsParent|SlowStreams|Backpressure|Tidy.*|CheckProduction|CheckProviders.*)$$
 
 test-real-sample: build ## of the same tests those to which it matters, as CI runs them
-	$(REAL) go test -count=1 -timeout 40m -parallel $(PARALLEL) -skip '$(ANY_SERVERS)' $(SERVED)
+	$(REAL) go test -count=1 -timeout 40m -p $(AT_ONCE) -parallel $(AT_ONCE) -skip '$(ANY_SERVERS)' $(SERVED)
 	$(REAL) env $(SERVERS_KILLED)
 
 check: ## format, vet, lint, the repository's own rules, and the alerts by promtool where it is
