@@ -20,8 +20,10 @@ import (
 )
 
 const (
-	// auditPage is how many charges one statement of Audit reads.
-	auditPage = 2000
+	// auditPage is of how many events one statement of Audit reads the charges. It asks for no more than these, by
+	// their seqs: of a ledger whose statistics nobody has gathered yet, such as one just restored, Postgres may
+	// read and sort all that it is asked for, whatever the limit.
+	auditPage = 6000
 	// auditLanes is how many shards are read at once, if there are as many processors.
 	auditLanes = 4
 	// maxDiffering is how many differences an AuditReport lists. All are counted.
@@ -138,37 +140,34 @@ type shardAudit struct {
 }
 
 const selectCharges = `SELECT seq, kind, payload FROM ledger_events
-	WHERE shard = $1 AND seq > $2 AND seq <= $3 AND kind IN ('commit', 'overage') ORDER BY seq LIMIT $4`
+	WHERE shard = $1 AND seq > $2 AND seq <= $3 AND kind IN ('commit', 'overage') ORDER BY seq`
 
 func (a *auditor) shard(ctx context.Context, h Head) error {
 	s := &shardAudit{auditor: a, shard: h.Shard, unlisted: map[string]Unlisted{}}
-	after, n := int64(0), auditPage
-	for n == auditPage {
-		n = 0
+	for after := int64(0); after < h.Seq; {
+		end := min(after+auditPage, h.Seq)
 		err := eachOf(ctx, a.reader.pool, func(rows pgx.Rows) error {
+			var seq int64
 			var kind domain.Kind
 			var payload pgtype.DriverBytes // it is read where it lies
-			if err := rows.Scan(&after, &kind, &payload); err != nil {
+			if err := rows.Scan(&seq, &kind, &payload); err != nil {
 				return err
 			}
-			n++
-			s.event(domain.Position{Shard: h.Shard, Seq: after}, kind, payload)
+			s.event(domain.Position{Shard: h.Shard, Seq: seq}, kind, payload)
 			return nil
-		}, selectCharges, h.Shard, after, h.Seq, auditPage)
+		}, selectCharges, h.Shard, after, end)
 		if err != nil {
 			return fmt.Errorf("shard %d after %d: %w", h.Shard, after, err)
 		}
-		a.tell(h, after, n < auditPage)
+		after = end
+		a.tell(h, after)
 	}
 	s.settle()
 	a.take(s)
 	return nil
 }
 
-func (a *auditor) tell(h Head, seq int64, done bool) {
-	if done {
-		seq = h.Seq
-	}
+func (a *auditor) tell(h Head, seq int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.progress != nil {
