@@ -136,8 +136,8 @@ func beChild(t *testing.T, text string) {
 		p.holdsAll(t)
 		w.wantKnown(p)
 		p.wire.arm(n, halt)
+		head := w.total() // before anybody is told to append
 		fmt.Println("armed")
-		head := w.total()
 		eventually(t, "it stops or publishes", func() bool { return p.wire.happened() || w.total() > head && w.knows(p) })
 		if !p.wire.disarm() {
 			fmt.Println("clean")
