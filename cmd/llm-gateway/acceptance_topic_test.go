@@ -25,7 +25,7 @@ import (
 
 const (
 	topicLimit   = 60 * time.Second // for the relay to have published everything, and for a topic to be read
-	catchUpLimit = 30 * time.Second // for the projections to have come to the ledger's end
+	catchUpLimit = 2 * time.Minute  // for the projections to have come to the ledger's end, behind a Kafka that stood still for a while
 )
 
 // topicOf is the name of the topic that belongs to a test's schema; "" where the URL names none.
