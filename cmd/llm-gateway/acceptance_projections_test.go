@@ -161,9 +161,14 @@ func projects(t *testing.T, databaseURL string, ask func(int) reply, good *int) 
 	return false
 }
 
-// falselyRefused sees that a second after a top-up, at the latest, requests are served.
+// falselyRefused sees that a second after a top-up, at the latest, requests are served. On a machine that other
+// tests have to themselves for a while, it may be later that this is seen.
 func falselyRefused(t *testing.T, ask func(int) reply) {
 	t.Helper()
+	most := 10 * time.Second
+	if full() {
+		most = 1500 * time.Millisecond
+	}
 	begin := time.Now()
 	for {
 		r := ask(0)
@@ -171,7 +176,7 @@ func falselyRefused(t *testing.T, ask func(int) reply) {
 			t.Logf("served %s after the top-up", time.Since(begin).Round(time.Millisecond))
 			return
 		}
-		if time.Since(begin) > 1500*time.Millisecond {
+		if time.Since(begin) > most {
 			t.Fatalf("%s after the top-up: %v", time.Since(begin), &r)
 		}
 	}
@@ -283,7 +288,7 @@ func TestVisible(t *testing.T) {
 		slices.Sort(took)
 		return took, behind
 	}
-	n := sized(100, 500)
+	n := sized(40, 500)
 	idle, behind := measure(n)
 	t.Logf("idle: visible after p50 %s, p99 %s, at most %s; %d of %d answers were behind", idle[n/2], idle[n*99/100], idle[n-1], behind, n)
 	stop, _ := background(t, []string{base})
