@@ -97,8 +97,11 @@ func (g *Gateway) paid(c *gin.Context, k *call, admitted *limit.Grant) error {
 	h.bind(c.Request.Context())
 	record.hold = h
 	h.announce(c.Writer.Header())
-	if kept != nil && k.cap == 0 {
+	switch {
+	case kept != nil && k.cap == 0:
 		return h.answerKept(c, kept)
+	case kept != nil: // the answer to a call without that cap, which may be longer
+		g.responses.tell(c, "miss")
 	}
 	if k.stream {
 		return h.stream(c)

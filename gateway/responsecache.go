@@ -91,8 +91,7 @@ func (r *keptAnswers) asks(c *gin.Context, k *call) bool {
 	f := k.asked
 	if strings.Contains(control, "no-store") || strings.Contains(control, "no-cache") || f.Opaque || f.WebSearch || f.Searches > 0 || k.model.AlwaysSearches ||
 		k.door.counted != nil || len(k.asking.body) > maxCachedAsk {
-		r.metrics.Cached("bypass")
-		c.Header(headerCache, "bypass")
+		r.tell(c, "bypass")
 		return false
 	}
 	var err error
@@ -126,18 +125,22 @@ func (r *keptAnswers) key(k *call, t *target) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// find is the kept answer of a call, nil where there is none; it tells the client which.
+// tell says what the cache had for a call, to the client and in the metrics.
+func (r *keptAnswers) tell(c *gin.Context, result string) {
+	r.metrics.Cached(result)
+	c.Header(headerCache, result)
+}
+
+// find is the kept answer of a call; nil where there is none, which the client is told. What is found is told of
+// when it is used: a call that its balance cuts down is another call.
 func (r *keptAnswers) find(c *gin.Context, k *call) *keptAnswer {
 	if !r.asks(c, k) {
 		return nil
 	}
 	found := r.read(c.Request.Context(), r.key(k, k.target))
-	result := "miss"
-	if found != nil {
-		result = "hit"
+	if found == nil {
+		r.tell(c, "miss")
 	}
-	r.metrics.Cached(result)
-	c.Header(headerCache, result)
 	return found
 }
 
@@ -213,6 +216,7 @@ func parseKept(key string, value []byte) (*keptAnswer, bool) {
 
 // answerKept answers with a kept answer, when its charge is durable.
 func (h *hold) answerKept(c *gin.Context, kept *keptAnswer) error {
+	h.g.responses.tell(c, "hit")
 	h.hit, h.tried, h.first = true, []domain.Attempt{}, h.g.now()
 	u := kept.used()
 	h.kept.add(kept.body)

@@ -157,6 +157,29 @@ func TestCacheMisses(t *testing.T) {
 	}
 }
 
+// TestCacheOfACappedCall: a call that the balance cuts down is another call than the kept one. The provider is asked,
+// it costs what it costs, and the client is not told that it was a hit.
+func TestCacheOfACappedCall(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{chatPath, streamPath} {
+		w := newTown(t, options{caching: caching(&drawer{}), balance: "0.013"})
+		ask := chatBody("k-a", "hello", "")
+		w.askCached("pia", path, ask, "miss")
+		w.askCached("pia", path, ask, "hit")
+		for w.askCached("pia", path, ask, "bypass", "Cache-Control: no-cache").header.Get("x-billing-output-cap") == "" {
+			if w.calls("a") > 1000 {
+				t.Fatal("the balance does not end")
+			}
+		}
+		calls := w.calls("a")
+		a := w.askCached("pia", path, ask, "miss")
+		data := w.life("pia", a.id()).commitData()
+		if a.header.Get("x-billing-output-cap") == "" || w.calls("a") != calls+1 || data.Cache != "" || len(data.Attempts) != 1 {
+			t.Errorf("%s: capped at %q, %d calls more, in the ledger %+v", path, a.header.Get("x-billing-output-cap"), w.calls("a")-calls, data)
+		}
+	}
+}
+
 // TestCacheKeepsNothingBroken: errors, streams that break off, and clients that have not got all of it.
 func TestCacheKeepsNothingBroken(t *testing.T) {
 	t.Parallel()
