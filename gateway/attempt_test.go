@@ -32,6 +32,8 @@ func TestRetryAfter(t *testing.T) {
 		{"429", provider.Error{Kind: provider.KindRejected, Status: 429}, 0, 1, true, time.Second, 0},
 		{"429 that says when", provider.Error{Kind: provider.KindRejected, Status: 429, RetryAfter: "3"}, 0, 1, true, 3 * time.Second, 3 * time.Second},
 		{"429 that asks for too much", provider.Error{Kind: provider.KindRejected, Status: 429, RetryAfter: "4"}, 0, 1, false, 0, 0},
+		{"429 that asks for more than a number holds", provider.Error{Kind: provider.KindRejected, Status: 429, RetryAfter: "99999999999999999999"}, 0, 1, false, 0, 0},
+		{"503 for more seconds than a duration holds", provider.Error{Kind: provider.KindUpstream, Status: 503, RetryAfter: "9223372037"}, 0, 1, false, 0, 0},
 		{"503 until a date", provider.Error{Kind: provider.KindUpstream, Status: 503, RetryAfter: "Fri, 02 Jan 2026 03:04:07 GMT"}, 0, 1, true, 2 * time.Second, 2 * time.Second},
 		{"503 until a date gone by", provider.Error{Kind: provider.KindUpstream, Status: 503, RetryAfter: "Fri, 02 Jan 2026 03:04:01 GMT"}, 0, 1, true, 0, 0},
 		{"503 with nonsense", provider.Error{Kind: provider.KindUpstream, Status: 503, RetryAfter: "-7"}, 0, 1, true, time.Second, 0},
