@@ -43,7 +43,7 @@ type Settings struct {
 	EmbeddedBin        string // embedded.Options.BinDir
 	LedgerShards       int    // 0: what the ledger was initialised with; newLedgerShards for a new one
 
-	RedisURL      Secret   // "" = embedded
+	RedisURL      Secret   // REDIS_URL, or made of REDIS_HOST; "" = embedded
 	KafkaBrokers  []string // none = embedded
 	KafkaTopic    string
 	KafkaTLS      bool
@@ -187,6 +187,7 @@ func readSettings(src sources) (*Settings, []reading) {
 		all = append(all, r)
 	}
 	s.derive(all)
+	s.deriveRedis(all)
 	return s, all
 }
 

@@ -30,7 +30,7 @@ const maxTokenMinutes = 365 * 24 * 60
 // declared is every setting, in the order in which a new operator meets them.
 func declared() []setting {
 	var all []setting
-	for _, part := range [...][]setting{serverSettings(), operatingSettings(), storeSettings(), streamSettings(),
+	for _, part := range [...][]setting{serverSettings(), operatingSettings(), storeSettings(), redisSettings(), streamSettings(),
 		trustSettings("KAFKA", "Kafka", func(s *Settings) *trustFiles { return &s.KafkaTrust }),
 		trustSettings("REDIS", "Redis", func(s *Settings) *trustFiles { return &s.RedisTrust }),
 		tokenSettings(), issuerSettings(), edgeSettings(), providerSettings(), retrySettings(), resilienceSettings(), cacheSettings(),
@@ -91,9 +91,6 @@ const (
 
 func streamSettings() []setting {
 	return []setting{
-		{"REDIS_URL", "", true,
-			"Redis, as redis://user:password@host:port/database; rediss:// for TLS (by the system's certificate authorities or REDIS_CA_FILE), several host:port with commas between them for a cluster, sentinels with ?master_name=. It holds balances that give an early no, and is never needed to be right. Empty: an embedded one.",
-			readRedisURL},
 		{"KAFKA_BROKERS", "", false,
 			"Kafka, as host:port, several with commas between them. Empty: an embedded one, kept in DATA_DIR.", readBrokers},
 		{"KAFKA_USAGE_TOPIC", "llm.usage.v1", false,
