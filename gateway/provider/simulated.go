@@ -95,6 +95,9 @@ func (s *Simulated) begin(ctx context.Context, r Request) (*plan, time.Duration,
 	if refused != "" {
 		return nil, 0, simulatedRefusal(refused)
 	}
+	if r.Model != "" { // the body has what the client called it
+		p.model = string(gjson.AppendJSONString(nil, r.Model))
+	}
 	if p.hang {
 		<-ctx.Done()
 		return nil, 0, canceled(SimulatedName, ctx.Err())

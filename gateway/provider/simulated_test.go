@@ -114,6 +114,29 @@ func TestSimulatedStreamsLikeOpenAI(t *testing.T) {
 	}
 }
 
+// TestSimulatedSaysWhatItServes: as real providers do, it names the model that it was called for, whatever the
+// client had asked for: an alias, or the model whose fallback it is.
+func TestSimulatedSaysWhatItServes(t *testing.T) {
+	p := NewSimulated()
+	r := Request{Model: "sim-small", Body: []byte(`{"model":"another","messages":[{"role":"user","content":"Hi"}]}`)}
+	whole, err := p.Complete(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if gjson.GetBytes(whole.Body, "model").Str != "sim-small" || whole.Report.Model != "sim-small" {
+		t.Errorf("%q served: %s", whole.Report.Model, whole.Body)
+	}
+	stream, err := p.Stream(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close() //nolint:errcheck // it has nothing to say
+	chunk, err := stream.Next()
+	if err != nil || gjson.GetBytes(chunk.Data, "model").Str != "sim-small" {
+		t.Errorf("%v: %s", err, chunk.Data)
+	}
+}
+
 func TestSimulatedIsDeterministic(t *testing.T) {
 	body := Request{Body: []byte(conformanceBody(`"messages":[{"role":"user","content":"x"}]`, false, false))}
 	a, _ := NewSimulated().Complete(t.Context(), body)
