@@ -3,7 +3,9 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"llm-gateway/cmd/llm-gateway/pricebook"
@@ -74,6 +76,27 @@ func TestPriceSet(t *testing.T) {
 	fails(t, 2, "FILE is missing", nil, "price", "diff")
 	fails(t, 2, "too many arguments", nil, "price", "diff", "a", "b", "c")
 	fails(t, 1, "no such file", nil, "price", "diff", "/no/such")
+}
+
+// TestPriceSetAtOnce: what each of several at once said that it set is there.
+func TestPriceSetAtOnce(t *testing.T) {
+	t.Parallel()
+	path := writeFile(t, filepath.Join(t.TempDir(), "own.yaml"), ownBook)
+	var all sync.WaitGroup
+	days := []string{"2099-01-01", "2099-02-01", "2099-03-01", "2099-04-01", "2099-05-01", "2099-06-01", "2099-07-01", "2099-08-01"}
+	for i, day := range days {
+		all.Go(func() {
+			if r := run(t, []string{"PRICE_BOOK=" + path}, "price", "set", "acme/big", "--from", day, "input="+strconv.Itoa(i+3)); r.status != 0 {
+				t.Errorf("%s: %d: %s", day, r.status, r.stderr)
+			}
+		})
+	}
+	all.Wait()
+	for _, day := range days {
+		if text := readFile(t, path); !strings.Contains(text, day) {
+			t.Errorf("what begins on %s is lost:\n%s", day, text)
+		}
+	}
 }
 
 func readFile(t *testing.T, path string) string {

@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"llm-gateway/cmd/llm-gateway/embedded"
 	"llm-gateway/cmd/llm-gateway/pricebook"
@@ -60,6 +61,14 @@ func runPriceSet(ctx context.Context, a *app, args []string) error {
 		return errors.New("the built-in price book is part of the program: set PRICE_BOOK to a file of your own, and change that")
 	}
 	p := &priceSetting{change: change, actor: priceActor(*who)}
+	if p.path, err = filepath.EvalSymlinks(s.PriceBook); err != nil { // a link stays one
+		return fmt.Errorf("PRICE_BOOK %s: %w", s.PriceBook, err)
+	}
+	unlock, err := lockBook(ctx, p.path)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if err := p.prepare(s); err != nil {
 		return err
 	}
@@ -67,6 +76,26 @@ func runPriceSet(ctx context.Context, a *app, args []string) error {
 		return err
 	}
 	return a.printChanges(domain.DiffPrices(p.old, p.next), *asJSON)
+}
+
+const (
+	// bookWait is how long a `price set` waits for others on the same book: each takes no longer than appendWait.
+	bookWait = 2 * appendWait
+	bookPoll = 20 * time.Millisecond
+)
+
+// lockBook keeps every other `price set` away from a book until unlock: two that read the same text would each
+// write it without the other's prices, and both would be recorded. The directory is what is locked, because the
+// file is another one after each change.
+func lockBook(ctx context.Context, path string) (unlock func(), err error) {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	if err := embedded.FlockWithin(ctx, dir, bookWait, bookPoll); err != nil {
+		return nil, fmt.Errorf("nothing was changed, is another `price set` at it? %w", errors.Join(err, dir.Close()))
+	}
+	return func() { _ = dir.Close() }, nil // the lock goes with it
 }
 
 // priceActor is who changes prices by this program.
@@ -84,9 +113,6 @@ func priceActor(given string) string {
 // prepare works out what the file is to be.
 func (p *priceSetting) prepare(s *Settings) (err error) {
 	if p.old, _, err = openPriceBook(s.PriceBook, s.Currency); err != nil {
-		return err
-	}
-	if p.path, err = filepath.EvalSymlinks(s.PriceBook); err != nil { // a link stays one
 		return err
 	}
 	text, err := os.ReadFile(p.path)

@@ -120,7 +120,7 @@ func (c *cluster) acquire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = flockWithin(ctx, f, predecessorWait, predecessorPoll)
+	err = FlockWithin(ctx, f, predecessorWait, predecessorPoll)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		err = &LockedError{DataDir: c.dir, PID: postmasterPID(c.dir)}
 	}

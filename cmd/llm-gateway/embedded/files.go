@@ -101,9 +101,9 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// flockWithin takes an exclusive flock of f, trying for at most the given time. It returns
+// FlockWithin takes an exclusive flock of f, trying for at most the given time. It returns
 // syscall.EWOULDBLOCK, wrapped, if somebody else held it all the while.
-func flockWithin(ctx context.Context, f *os.File, limit, poll time.Duration) error {
+func FlockWithin(ctx context.Context, f *os.File, limit, poll time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	tick := time.NewTicker(poll)

@@ -74,7 +74,7 @@ func Lock(dataDir string) (*DirLock, error) {
 }
 
 func (l *DirLock) take() error {
-	err := flockWithin(context.Background(), l.file, lockWait, lockPoll)
+	err := FlockWithin(context.Background(), l.file, lockWait, lockPoll)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return &LockedError{DataDir: l.dir, PID: readPID(l.file)}
 	}
