@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"time"
@@ -25,6 +26,12 @@ var genaiMeters = map[string]struct {
 	"input_audio_mtok": {domain.AudioIn, 6}, "cache_audio_read_mtok": {domain.CachedAudioIn, 6}, "output_audio_mtok": {domain.AudioOut, 6},
 	"input_image_mtok": {domain.ImageIn, 6}, "output_image_mtok": {domain.ImageOut, 6}, "output_reasoning_mtok": {domain.Reasoning, 6},
 	"web_searches_kcount": {domain.WebSearch, 3}, "requests_kcount": {domain.Requests, 3},
+}
+
+// genaiWholes are the fields of prices that this project has no meters for, because text costs what its whole does.
+var genaiWholes = map[string]string{
+	"input_text_mtok": "input_mtok", "output_text_mtok": "output_mtok", "cache_text_read_mtok": "cache_read_mtok",
+	"cache_text_write_mtok": "cache_write_mtok", "cache_text_write_5m_mtok": "cache_write_5m_mtok", "cache_text_write_1h_mtok": "cache_write_1h_mtok",
 }
 
 func (i *importer) genai(list any) error {
@@ -98,6 +105,13 @@ func (i *importer) genaiVersion(m *domain.Model, prices object) (v domain.PriceV
 	tiers := map[int64]domain.Rates{}
 	for _, f := range prices {
 		field, known := genaiMeters[f.name]
+		whole := genaiWholes[f.name]
+		if whole != "" && !reflect.DeepEqual(f.value, prices.get(whole)) {
+			return v, fmt.Errorf("%s: text costs the same as the whole here", f.name)
+		}
+		if whole != "" || f.name == "cache_write_mtok" && prices.get("cache_write_5m_mtok") != nil {
+			continue // another field says it
+		}
 		if !known {
 			i.left(m.Provider+"/"+m.Name, "%s: there is no meter for it", f.name)
 			continue
@@ -124,7 +138,10 @@ func (i *importer) genaiVersion(m *domain.Model, prices object) (v domain.PriceV
 }
 
 func genaiTiers(tiers map[int64]domain.Rates, meter domain.Meter, power int, name string, tiered object) error {
-	list, _ := tiered.get("tiers").([]any)
+	list, ok := tiered.get("tiers").([]any)
+	if !ok {
+		return fmt.Errorf("%s.tiers is not a list", name)
+	}
 	for _, entry := range list {
 		tier, _ := entry.(object)
 		start, _ := tier.get("start").(json.Number)

@@ -36,6 +36,10 @@ const litellmList = `{
   "text-x": {"litellm_provider": "openai", "mode": "chat", "max_tokens": 10, "input_cost_per_token": "NaN", "output_cost_per_token": 1e-06},
   "half-x": {"litellm_provider": "openai", "mode": "chat", "max_tokens": 10, "input_cost_per_token": 1e-06},
   "wide-x": {"litellm_provider": "openai", "mode": "chat", "input_cost_per_token": 1e-06, "output_cost_per_token": 1e-06},
+  "steps-x": {"litellm_provider": "openai", "mode": "chat", "max_tokens": 10, "input_cost_per_token": 1e-06, "output_cost_per_token": 1e-06,
+    "tiered_pricing": [{"range": [0, 5], "input_cost_per_token": 1e-06}, {"range": [5, 10], "input_cost_per_token": 3e-06}]},
+  "call-x": {"litellm_provider": "openai", "mode": "chat", "max_tokens": 10, "input_cost_per_token": 1e-06, "output_cost_per_token": 1e-06,
+    "input_cost_per_request": 0.1, "input_cost_per_request_priority": 0.5},
   "lost-x": {"mode": "chat"}, "odd-x": 5
 }`
 
@@ -43,7 +47,7 @@ const genaiList = `[
  {"id": "google", "name": "Google", "models": [
   {"id": "gemini-y", "match": {"starts_with": "gemini-y"}, "context_window": 1000000, "prices": {
     "input_mtok": {"base": 1.25, "tiers": [{"start": 200000, "price": 2.5}]}, "output_mtok": {"base": 10, "tiers": [{"start": 200000, "price": 15}]},
-    "cache_read_mtok": 0.31, "input_audio_mtok": 1, "web_searches_kcount": 35, "output_text_mtok": 10}},
+    "cache_read_mtok": 0.31, "input_audio_mtok": 1, "web_searches_kcount": 35, "output_text_mtok": {"base": 10, "tiers": [{"start": 200000, "price": 15}]}, "cache_image_read_mtok": 1}},
   {"id": "dated-y", "match": {"equals": "dated-y"}, "context_window": 1000, "prices": [
     {"prices": {"input_mtok": 2, "output_mtok": 8, "requests_kcount": 5}},
     {"constraint": {"start_date": "2026-03-13"}, "prices": {"input_mtok": 1, "output_mtok": 4, "cache_write_1h_mtok": 2}}]},
@@ -53,6 +57,9 @@ const genaiList = `[
   {"id": "embed-y", "match": {"equals": "embed-y"}, "context_window": 1000, "prices": {"input_mtok": 0.15}},
   {"id": "narrow-y", "match": {"equals": "narrow-y"}, "prices": {"input_mtok": 0.15}},
   {"id": "fine-y", "match": {"equals": "fine-y"}, "context_window": 1000, "prices": {"input_mtok": 0.0000001, "output_mtok": 1}},
+  {"id": "text-y", "match": {"equals": "text-y"}, "context_window": 1000, "prices": {"input_mtok": 1, "output_mtok": 2, "input_text_mtok": 5}},
+  {"id": "steps-y", "match": {"equals": "steps-y"}, "context_window": 1000, "prices": {"input_mtok": {"base": 1, "tiers": {"start": 100, "price": 2}}, "output_mtok": 2}},
+  {"id": "write-y", "match": {"equals": "write-y"}, "context_window": 1000, "prices": {"cache_write_5m_mtok": 1.5, "cache_write_mtok": 1.25, "input_mtok": 1, "output_mtok": 2}},
   {"id": "back-y", "match": {"equals": "back-y"}, "context_window": 1000, "prices": [{"prices": {"input_mtok": 2, "output_mtok": 8}},
     {"constraint": {"start_date": "2026-03-13"}, "prices": {"input_mtok": 1, "output_mtok": 4}},
     {"constraint": {"start_date": "2026-03-12"}, "prices": {"input_mtok": 1, "output_mtok": 4}}]}
@@ -76,6 +83,7 @@ func TestImport(t *testing.T) {
 			`  - provider: "openai" | model: "pro-x" | mode: chat | context: 10 | responses_only: true | sources: [imported] | versions: | - prices: {input: "1", output: "1"}`,
 		}, []string{
 			"gemini/gemini-x: left out: it is listed twice", "lost-x: left out: it has no litellm_provider", "odd-x: left out: it has no litellm_provider",
+			"openai/call-x: left out: input_cost_per_request_priority: only tokens have tiers here",
 			"openai/dall-x: left out: the mode \"image_generation\" is not priced by tokens here",
 			"openai/gpt-x: input_cost_per_image: there is no meter for it",
 			"openai/gpt-x: input_cost_per_token_above_272k_tokens_priority: a service tier has one price whatever the input; the dearer of the two is charged",
@@ -85,6 +93,7 @@ func TestImport(t *testing.T) {
 			"openai/huge-x: left out: input_cost_per_token: 1e400 is out of range",
 			"openai/minus-x: left out: versions[0].prices.input: -0.000001 is negative",
 			"openai/noise-x: left out: input_cost_per_token: 7.500000000000001e-08 is, per unit, finer than 1e-12",
+			"openai/steps-x: left out: tiered_pricing: prices change above one threshold for the whole request here, not by steps",
 			"openai/text-x: left out: input_cost_per_token is not a number", "openai/wide-x: left out: context: 0 is not between 1 and 2147483647",
 		}},
 		{FormatGenAI, genaiList, []string{
@@ -93,12 +102,15 @@ func TestImport(t *testing.T) {
 			`  - provider: "gemini" | model: "embed-y" | mode: embedding | context: 1000 | sources: [imported] | versions: | - prices: {input: "0.15"}`,
 			`  - provider: "gemini" | model: "gemini-y" | mode: chat | context: 1000000 | sources: [imported] | versions: | ` +
 				`- prices: {input: "1.25", cached_input: "0.31", audio_in: "1", output: "10"} | per_unit: {web_search: "0.035"} | tiers: | - above_input: 200000 | prices: {input: "2.5", output: "15"}`,
+			`  - provider: "gemini" | model: "write-y" | mode: chat | context: 1000 | sources: [imported] | versions: | - prices: {input: "1", cache_write_5m: "1.5", output: "2"}`,
 		}, []string{
 			"gemini/back-y: left out: versions[2].from: not after the version before it",
 			"gemini/fine-y: left out: input_mtok: 0.0000001 is, per unit, finer than 1e-12",
-			"gemini/gemini-y: output_text_mtok: there is no meter for it",
+			"gemini/gemini-y: cache_image_read_mtok: there is no meter for it",
 			"gemini/hours-y: left out: constraint.start_time: prices change by the day here, at midnight UTC",
 			"gemini/narrow-y: left out: context_window is missing",
+			"gemini/steps-y: left out: input_mtok.tiers is not a list",
+			"gemini/text-y: left out: input_text_mtok: text costs the same as the whole here",
 		}},
 	} {
 		list, err := Import(c.format, strings.NewReader(c.list), everything)

@@ -108,6 +108,8 @@ func (i *importer) litellmPrice(m *domain.Model, v *domain.PriceVersion, tiers m
 	}
 	service := strings.TrimSuffix(parts[3], "es") // batches are of the tier batch
 	switch {
+	case meter >= domain.WebSearch && parts[2]+service != "":
+		return fmt.Errorf("%s: only tokens have tiers here", f.name)
 	case parts[2] != "" && service != "":
 		i.left(m.Provider+"/"+m.Name, "%s: a service tier has one price whatever the input; the dearer of the two is charged", f.name)
 		return nil
@@ -143,6 +145,8 @@ func (i *importer) litellmOther(m *domain.Model, v *domain.PriceVersion, f membe
 			}
 			v.Regions[region.name] = factor
 		}
+	case f.name == "tiered_pricing":
+		return fmt.Errorf("%s: prices change above one threshold for the whole request here, not by steps", f.name)
 	case strings.Contains(f.name, "cost") || strings.Contains(f.name, "price") || strings.Contains(f.name, "pricing"):
 		if n, ok := f.value.(json.Number); ok && strings.Trim(n.String(), "0.") == "" {
 			return nil // it costs nothing
