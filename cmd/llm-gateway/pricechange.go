@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,7 +28,8 @@ var (
 		about: `FILE is LiteLLM's model_prices_and_context_window.json, or the data.json (version 2) of pydantic's
 genai-prices. What cannot be said in a price book is listed on stderr. The book that is written has the
 models of the list alone. A model that the book in use prices otherwise is refused, because what has been
-charged is not priced anew; with --from it keeps its prices until then.`,
+charged is not priced anew; with --from it keeps its prices until then. Service tiers and regions that it has now
+and that the list does not tell are listed, too: from then on they cost the base price.`,
 		run: runPriceImport,
 	}
 )
@@ -204,10 +206,15 @@ func (a *app) importedBook(list *pricebook.Imported, book *domain.PriceBook, day
 	models := slices.Clone(list.Models)
 	if !day.IsZero() {
 		for i := range models {
-			var err error
-			if models[i], err = takenOver(book, &models[i], day); err != nil {
+			taken, err := takenOver(book, &models[i], day)
+			if err != nil {
 				return nil, err
 			}
+			if names := untold(book, &taken, day); len(names) > 0 {
+				list.Left = append(list.Left, pricebook.Left{Model: taken.Provider + "/" + taken.Name, What: fmt.Sprintf(
+					"the list does not tell of %s: from %s on they cost the base price", strings.Join(names, ", "), domain.StartText(day))})
+			}
+			models[i] = taken
 		}
 	}
 	next, err := domain.NewPriceBook(models)
@@ -255,6 +262,29 @@ func takenOver(book *domain.PriceBook, listed *domain.Model, day time.Time) (dom
 		return same, nil
 	}
 	return out, err
+}
+
+// untold names the service tiers and the regions that a model has in the book in use, and no longer from a day on:
+// they are not refused then, as a meter without a price is, but cost the base price.
+func untold(book *domain.PriceBook, taken *domain.Model, day time.Time) (names []string) {
+	has := book.Named(taken.Provider + "/" + taken.Name)
+	if len(has) == 0 {
+		return nil
+	}
+	old, err := has[0].Price(day)
+	if err != nil {
+		return nil // it has no price then that could be lost
+	}
+	next, err := taken.Price(day)
+	if err != nil {
+		return nil
+	}
+	return append(missingKeys(old.ServiceTiers, next.ServiceTiers), missingKeys(old.Regions, next.Regions)...)
+}
+
+// missingKeys are those of old that next has not, in order.
+func missingKeys[V any](old, next map[string]V) []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(old)), func(name string) bool { _, still := next[name]; return still })
 }
 
 // writeBook writes to stdout, or to a file that is not there yet.

@@ -139,4 +139,11 @@ func TestPriceImport(t *testing.T) {
 	if _, err := pricebook.Load(strings.NewReader(readFile(t, out))); err != nil {
 		t.Error(err)
 	}
+	tiered := []string{"PRICE_BOOK=" + writeFile(t, filepath.Join(dir, "tiered.yaml"), ownBook+`        service_tiers: {priority: {input: "2"}, flex: {input: "0.5"}}
+        regions: {fast: "6"}
+`)}
+	if r := run(t, tiered, "price", "import", "litellm", list, "--models", "big", "--from", "2099-01-01"); r.status != 0 ||
+		!strings.Contains(r.stderr, "acme/big: the list does not tell of flex, priority, fast: from 2099-01-01 on they cost the base price\n") {
+		t.Errorf("%d: what the list does not tell is not named:\n%s", r.status, r.stderr)
+	}
 }
