@@ -122,7 +122,7 @@ func (m *model) rows() []string {
 	p := m.Provider.Text + "/" + m.Model.Text
 	rows := []string{
 		fmt.Sprintf("%s mode %s context %d max_output %d dimensions %d cache_min %d responses_only %v deprecated %q",
-			p, m.Mode.Text, m.Context, m.MaxOutput, m.Dimensions, m.CacheMinTokens, m.ResponsesOnly, m.Deprecated.Text),
+			p, m.Mode.Text, m.Context.N, m.MaxOutput.N, m.Dimensions.N, m.CacheMinTokens.N, m.ResponsesOnly, m.Deprecated.Text),
 	}
 	for _, v := range m.Versions {
 		at := p + "@" + v.From.Text
@@ -130,7 +130,7 @@ func (m *model) rows() []string {
 		rows = append(rows, v.PerUnit.rows(at+" per_unit")...)
 		rows = append(rows, v.Regions.rows(at+" region")...)
 		for _, t := range v.Tiers {
-			rows = append(rows, t.Prices.rows(fmt.Sprintf("%s above %d", at, t.AboveInput))...)
+			rows = append(rows, t.Prices.rows(fmt.Sprintf("%s above %d", at, t.AboveInput.N))...)
 		}
 		for name, service := range v.ServiceTiers {
 			rows = append(rows, service.rows(at+" "+name)...)

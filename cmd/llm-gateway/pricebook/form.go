@@ -17,10 +17,10 @@ const perMillion = 6
 type ModelForm struct {
 	Model          Scalar        `yaml:"model"`
 	Mode           Scalar        `yaml:"mode"`
-	Context        int64         `yaml:"context"`
-	MaxOutput      int64         `yaml:"max_output"`
-	Dimensions     int64         `yaml:"dimensions"`       // of an embedding; for the reader
-	CacheMinTokens int64         `yaml:"cache_min_tokens"` // shorter prompts are not cached; for the reader
+	Context        Number        `yaml:"context"`
+	MaxOutput      Number        `yaml:"max_output"`
+	Dimensions     Number        `yaml:"dimensions"`       // of an embedding; for the reader
+	CacheMinTokens Number        `yaml:"cache_min_tokens"` // shorter prompts are not cached; for the reader
 	ResponsesOnly  bool          `yaml:"responses_only"`
 	AlwaysSearches bool          `yaml:"always_searches"`
 	Deprecated     Scalar        `yaml:"deprecated"`
@@ -44,7 +44,7 @@ type PricesForm struct {
 
 // TierForm is the prices above a threshold of the input.
 type TierForm struct {
-	AboveInput int64  `yaml:"above_input"`
+	AboveInput Number `yaml:"above_input"`
 	Prices     Prices `yaml:"prices"`
 }
 
@@ -75,10 +75,10 @@ func (m *ModelForm) Wrong(line int, field, problem string, args ...any) error {
 func (m *ModelForm) Convert(provider string) (domain.Model, error) {
 	out := domain.Model{
 		Provider: provider, Name: m.Model.Text, Mode: domain.Mode(m.Mode.Text),
-		Context: m.Context, MaxOutput: m.MaxOutput,
+		Context: m.Context.N, MaxOutput: m.MaxOutput.N,
 		ResponsesOnly: m.ResponsesOnly, AlwaysSearches: m.AlwaysSearches,
 	}
-	if m.Dimensions < 0 || m.CacheMinTokens < 0 {
+	if m.Dimensions.N < 0 || m.CacheMinTokens.N < 0 {
 		return out, m.Wrong(0, "dimensions, cache_min_tokens", "negative")
 	}
 	var err error
@@ -130,7 +130,7 @@ func (m *ModelForm) version(v *VersionForm, at string) (out domain.PriceVersion,
 		return out, err
 	}
 	for i, t := range v.Tiers {
-		level := domain.Tier{AboveInput: t.AboveInput}
+		level := domain.Tier{AboveInput: t.AboveInput.N}
 		if err = m.rates(&level.Rates, fmt.Sprintf("%stiers[%d].prices.", at, i), t.Prices, perMillion); err != nil {
 			return out, err
 		}
@@ -186,9 +186,9 @@ func (m *ModelForm) factors(at string, listed Prices) (map[string]domain.Amount,
 	return out, nil
 }
 
-// lines are where the prices and dates of a model stand, by their fields.
+// lines are where the numbers, prices and dates of a model stand, by their fields.
 func (m *ModelForm) lines() map[string]int {
-	out := map[string]int{}
+	out := map[string]int{"mode": m.Mode.Line, "context": m.Context.Line, "max_output": m.MaxOutput.Line}
 	note := func(at string, listed Prices) {
 		for name, price := range listed {
 			out[at+name] = price.Line
@@ -201,7 +201,9 @@ func (m *ModelForm) lines() map[string]int {
 		note(at+"prices.", v.PerUnit)
 		note(at+"regions.", v.Regions)
 		for j, t := range v.Tiers {
-			note(fmt.Sprintf("%stiers[%d].prices.", at, j), t.Prices)
+			tier := fmt.Sprintf("%stiers[%d].", at, j)
+			out[tier+"above_input"] = t.AboveInput.Line
+			note(tier+"prices.", t.Prices)
 		}
 		for name, listed := range v.ServiceTiers {
 			note(at+"service_tiers."+name+".", listed)

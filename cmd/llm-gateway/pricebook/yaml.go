@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -25,6 +26,27 @@ func (s *Scalar) UnmarshalYAML(n ast.Node) error {
 		return fmt.Errorf("line %d: %.40q is not text; it is written in quotes", line, n.String())
 	}
 	*s = Scalar{text.Value, line}
+	return nil
+}
+
+// Number is a whole number with its place. Only plain decimal digits are taken: 200.7 would be cut to 200, and what
+// 010, 0x10 or 1_000 is differs between readers. The zero Number is a field that is not there.
+type Number struct {
+	N    int64
+	Line int // from 1
+}
+
+// UnmarshalYAML implements yaml.NodeUnmarshaler.
+func (w *Number) UnmarshalYAML(n ast.Node) error {
+	line, text := n.GetToken().Position.Line, n.String()
+	if quoted, ok := n.(*ast.StringNode); ok {
+		text = quoted.Value
+	}
+	value, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || strconv.FormatInt(value, 10) != text {
+		return fmt.Errorf("line %d: %.40q is not a whole number in plain digits", line, text)
+	}
+	*w = Number{value, line}
 	return nil
 }
 
