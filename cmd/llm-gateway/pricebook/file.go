@@ -31,24 +31,38 @@ func (f *file) book() (*domain.PriceBook, error) {
 	}
 	book, err := domain.NewPriceBook(models)
 	if err != nil {
-		return nil, f.locate(err)
+		return nil, f.locate(err, models)
 	}
 	return book, nil
 }
 
 // locate gives an error of the domain the line of its field, or where that is not known the line where its
 // model begins.
-func (f *file) locate(err error) error {
+func (f *file) locate(err error, models []domain.Model) error {
 	var bad *domain.PriceBookError
 	if !errors.As(err, &bad) {
 		return err
 	}
-	for i := len(f.Models) - 1; i >= 0; i-- { // the last of two twins is the one too many
-		if f.Models[i].Model.Text == bad.Model {
-			return f.Models[i].Wrong(f.Models[i].lines()[bad.Field], bad.Field, "%s", bad.Problem)
+	at := -1
+	for i := range models {
+		if models[i].Name != bad.Model {
+			continue
+		}
+		at = i // where none is wrong by itself, the last of two twins is the one too many
+		if own := new(domain.PriceBookError); errors.As(checked(&models[i]), &own) && *own == *bad {
+			break
 		}
 	}
-	return fmt.Errorf("%s: %s", bad.Field, bad.Problem)
+	if at < 0 {
+		return fmt.Errorf("%s: %s", bad.Field, bad.Problem)
+	}
+	return f.Models[at].Wrong(f.Models[at].lines()[bad.Field], bad.Field, "%s", bad.Problem)
+}
+
+// checked says what is wrong with a model by itself: several providers may have one of its name.
+func checked(m *domain.Model) error {
+	_, err := domain.NewPriceBook([]domain.Model{*m})
+	return err
 }
 
 // placed is a field with its line; one that is missing has none.

@@ -73,7 +73,7 @@ func ours(provider string) string {
 func (i *importer) add(m *domain.Model, failed error) {
 	name := m.Provider + "/" + m.Name
 	if failed == nil {
-		_, failed = domain.NewPriceBook([]domain.Model{*m})
+		failed = checked(m)
 	}
 	var bad *domain.PriceBookError
 	switch {

@@ -189,6 +189,25 @@ func TestLoadRefuses(t *testing.T) {
 	}
 }
 
+// TestLoadRefusesOneOfTwoProviders: what is wrong with one provider's model is not looked for at another's of that name.
+func TestLoadRefusesOneOfTwoProviders(t *testing.T) {
+	t.Parallel()
+	both := goodBook + strings.Replace(goodBook[strings.Index(goodBook, "  - provider: acme"):], "provider: acme\n    model: big", "provider: other\n    model: big", 1)
+	both = both[:strings.LastIndex(both, "  - provider: acme")]
+	for _, c := range []struct{ old, new, want string }{
+		{`input: "2.5"`, `input: "-2.5"`, `price book: line 18: model "big": versions[0].prices.input: -0.0000025 is negative`},
+		{`max_output: 100`, `max_output: -1`, `price book: line 11: model "big": max_output: -1 is not between`},
+		{`provider: other`, `provider: acme`, `price book: line 39: model "big": model: the name is taken twice`},
+	} {
+		if _, err := Load(strings.NewReader(strings.Replace(both, c.old, c.new, 1))); err == nil || !strings.HasPrefix(err.Error(), c.want) {
+			t.Errorf("%v\nwant %s", err, c.want)
+		}
+	}
+	if _, err := Load(strings.NewReader(both)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLoadReportsReadErrors(t *testing.T) {
 	t.Parallel()
 	failure := errors.New("disk on fire")
