@@ -88,7 +88,7 @@ var builtin = sync.OnceValue(func() loaded {
 // parse reads the form of a file, without judging prices and dates.
 func parse(r io.Reader) (*file, error) {
 	var f file
-	if err := Decode(r, maxBook, &f); err != nil {
+	if err := decodeFull(r, maxBook, &f); err != nil {
 		return nil, err
 	}
 	return &f, nil

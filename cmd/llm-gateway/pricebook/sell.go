@@ -56,7 +56,7 @@ type groupForm struct {
 // LoadSell reads a sell book for a price book in that currency. Errors name the line, where there is one.
 func LoadSell(r io.Reader, costs *domain.PriceBook, currency string) (*domain.SellBook, error) {
 	var f sellForm
-	err := Decode(r, maxSell, &f)
+	err := decodeFull(r, maxSell, &f)
 	if err != nil {
 		return nil, fmt.Errorf("sell book: %w", err)
 	}

@@ -81,6 +81,8 @@ func TestLoadSellRefuses(t *testing.T) {
 		{"from: 2027-01-01\n    markup: \"21\"", `markup: "21"`, `dated[0].from: missing`},
 		{`markup: "21"`, `dated: []`, `line 26: unknown field "dated"`},
 		{`currency: USD`, `currency: EUR`, `line 1: currency: the prices are in "EUR"`},
+		{`markup: "20"`, `markup:`, `line 2: markup: it has no value`},
+		{`anthropic: "12.5"`, `anthropic: ~`, `line 4: anthropic: it has no value`},
 		{`markup: "20"`, `markup: 20`, `line 2: "20" is not text`},
 		{`markup: "20"`, `markup: "20%"`, `line 2: markup: not an amount`},
 		{`markup: "20"`, `markup: "NaN"`, `line 2: markup: not an amount`},
