@@ -150,6 +150,9 @@ func genaiTiers(tiers map[int64]domain.Rates, meter domain.Meter, power int, nam
 			return fmt.Errorf("%s.tiers.start: %.40q is not a number of tokens", name, start.String())
 		}
 		rates := tiers[above]
+		if _, twice := rates.Get(meter); twice {
+			return fmt.Errorf("%s.tiers: %d is there twice", name, above)
+		}
 		if err := setPrice(&rates, meter, name+".tiers.price", tier.get("price"), power); err != nil {
 			return err
 		}

@@ -59,6 +59,7 @@ const genaiList = `[
   {"id": "fine-y", "match": {"equals": "fine-y"}, "context_window": 1000, "prices": {"input_mtok": 0.0000001, "output_mtok": 1}},
   {"id": "text-y", "match": {"equals": "text-y"}, "context_window": 1000, "prices": {"input_mtok": 1, "output_mtok": 2, "input_text_mtok": 5}},
   {"id": "steps-y", "match": {"equals": "steps-y"}, "context_window": 1000, "prices": {"input_mtok": {"base": 1, "tiers": {"start": 100, "price": 2}}, "output_mtok": 2}},
+  {"id": "twice-y", "match": {"equals": "twice-y"}, "context_window": 1000, "prices": {"input_mtok": {"base": 1, "tiers": [{"start": 100, "price": 2}, {"start": 100, "price": 3}]}, "output_mtok": 2}},
   {"id": "write-y", "match": {"equals": "write-y"}, "context_window": 1000, "prices": {"cache_write_5m_mtok": 1.5, "cache_write_mtok": 1.25, "input_mtok": 1, "output_mtok": 2}},
   {"id": "back-y", "match": {"equals": "back-y"}, "context_window": 1000, "prices": [{"prices": {"input_mtok": 2, "output_mtok": 8}},
     {"constraint": {"start_date": "2026-03-13"}, "prices": {"input_mtok": 1, "output_mtok": 4}},
@@ -111,6 +112,7 @@ func TestImport(t *testing.T) {
 			"gemini/narrow-y: left out: context_window is missing",
 			"gemini/steps-y: left out: input_mtok.tiers is not a list",
 			"gemini/text-y: left out: input_text_mtok: text costs the same as the whole here",
+			"gemini/twice-y: left out: input_mtok.tiers: 100 is there twice",
 		}},
 	} {
 		list, err := Import(c.format, strings.NewReader(c.list), everything)
