@@ -341,7 +341,7 @@ func (v *versionOut) rows(currency string) [][]string {
 	rows := [][]string{append(head, "")}
 	for i := range domain.MeterCount {
 		m := domain.Meter(i)
-		if _, priced := v.UnitPrices[m.String()]; !priced {
+		if !slices.ContainsFunc(columns, func(p prices) bool { _, priced := p[m.String()]; return priced }) {
 			continue
 		}
 		row, per := []string{"", m.String()}, "per million"

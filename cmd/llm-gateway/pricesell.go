@@ -92,7 +92,7 @@ func (b *buyer) sales(cost *domain.PriceVersion, until, now time.Time) (out []sa
 			from = cost.From
 		}
 		sale := saleOut{b.group, versionView(s.Version, !now.Before(from) && (ends.IsZero() || now.Before(ends)))}
-		sale.From = date(from, "")
+		sale.From = domain.StartText(from)
 		out = append(out, sale)
 	}
 	return out

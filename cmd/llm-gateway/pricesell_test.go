@@ -1,6 +1,7 @@
 package main
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -59,5 +60,29 @@ func TestPricesShowWhatIsPaid(t *testing.T) {
 	fails(t, 1, `has no group "foes"`, env, "price", "list", "--group", "foes")
 	if plain := succeeds(t, nil, "price", "show", "gpt-4o-mini", "--json"); strings.Contains(plain, "paid") {
 		t.Errorf("without a sell book:\n%s", plain)
+	}
+}
+
+// TestPriceShowsTimesAndTiers: what is sold begins when its cost does, to the second; a meter that only a tier prices is
+// shown.
+func TestPriceShowsTimesAndTiers(t *testing.T) {
+	t.Parallel()
+	env := []string{"SELL_BOOK=" + sellFile(t, `markup: "20"`), "PRICE_BOOK=" + writeFile(t, filepath.Join(t.TempDir(), "own.yaml"), ownBook+`
+        tiers:
+          - above_input: 5
+            prices: {cache_write_5m: "4"}
+        service_tiers: {flex: {audio_in: "3"}}
+      - from: 2026-03-01T12:00:00Z
+        prices: {input: "2", output: "2"}
+`)}
+	text := succeeds(t, env, "price", "show", "big")
+	for _, want := range []string{
+		"paid by accounts in no group from 2026-03-01T12:00:00Z, in force",
+		"cache_write_5m   -    4              -     per million", "audio_in         -    -              3     per million",
+		"cache_write_5m   -    4.8            -     per million",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("price show lacks %q:\n%s", want, text)
+		}
 	}
 }
