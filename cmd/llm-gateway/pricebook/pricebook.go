@@ -3,9 +3,10 @@
 //
 // The problem: a price that is read wrongly is charged wrongly, a million times over, before
 // anybody looks. So a book is text that a person can check against a provider's page (US dollars
-// per million tokens, in quotes), and reading it is strict: an unknown field, an unquoted number, a
-// price finer than 1e-12 per token, an unknown meter or a date out of order refuses the whole book,
-// naming line, model and field. Nothing is defaulted but what domain/price.go documents.
+// per million tokens, in quotes), and reading it is strict: an unknown field, a field left blank, an
+// unquoted price, a price finer than 1e-12 per token, a number of tokens that is not plain digits, an
+// unknown meter or a date out of order refuses the whole book, naming line, model and field. Nothing
+// is defaulted but what domain/price.go documents.
 //
 // What customers pay is a second kind of file, as strict (LoadSell). Set adds a dated version to a book's text
 // and leaves every other byte alone; Import reads two public price lists, whose numbers it takes as text.
