@@ -38,6 +38,8 @@ const litellmList = `{
   "wide-x": {"litellm_provider": "openai", "mode": "chat", "input_cost_per_token": 1e-06, "output_cost_per_token": 1e-06},
   "steps-x": {"litellm_provider": "openai", "mode": "chat", "max_tokens": 10, "input_cost_per_token": 1e-06, "output_cost_per_token": 1e-06,
     "tiered_pricing": [{"range": [0, 5], "input_cost_per_token": 1e-06}, {"range": [5, 10], "input_cost_per_token": 3e-06}]},
+  "above-x": {"litellm_provider": "openai", "mode": "chat", "max_tokens": 10, "input_cost_per_token": 1e-06, "output_cost_per_token": 1e-06,
+    "input_cost_per_token_above_1500_tokens": 3e-06},
   "call-x": {"litellm_provider": "openai", "mode": "chat", "max_tokens": 10, "input_cost_per_token": 1e-06, "output_cost_per_token": 1e-06,
     "input_cost_per_request": 0.1, "input_cost_per_request_priority": 0.5},
   "lost-x": {"mode": "chat"}, "odd-x": 5
@@ -84,6 +86,7 @@ func TestImport(t *testing.T) {
 			`  - provider: "openai" | model: "pro-x" | mode: chat | context: 10 | responses_only: true | sources: [imported] | versions: | - prices: {input: "1", output: "1"}`,
 		}, []string{
 			"gemini/gemini-x: left out: it is listed twice", "lost-x: left out: it has no litellm_provider", "odd-x: left out: it has no litellm_provider",
+			"openai/above-x: left out: input_cost_per_token_above_1500_tokens: a threshold that is not in thousands of tokens",
 			"openai/call-x: left out: input_cost_per_request_priority: only tokens have tiers here",
 			"openai/dall-x: left out: the mode \"image_generation\" is not priced by tokens here",
 			"openai/gpt-x: input_cost_per_image: there is no meter for it",

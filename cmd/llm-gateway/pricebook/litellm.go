@@ -145,6 +145,8 @@ func (i *importer) litellmOther(m *domain.Model, v *domain.PriceVersion, f membe
 			}
 			v.Regions[region.name] = factor
 		}
+	case isThreshold(f.name):
+		return fmt.Errorf("%s: a threshold that is not in thousands of tokens", f.name)
 	case f.name == "tiered_pricing":
 		return fmt.Errorf("%s: prices change above one threshold for the whole request here, not by steps", f.name)
 	case strings.Contains(f.name, "cost") || strings.Contains(f.name, "price") || strings.Contains(f.name, "pricing"):
@@ -154,6 +156,13 @@ func (i *importer) litellmOther(m *domain.Model, v *domain.PriceVersion, f membe
 		i.left(name, "%s: there is no meter for it", f.name)
 	}
 	return nil
+}
+
+// isThreshold says whether a field that is not known is a meter's price above something.
+func isThreshold(field string) bool {
+	meter, _, above := strings.Cut(field, "_above_")
+	_, known := litellmMeters[meter]
+	return above && known
 }
 
 // litellmSearches takes the dearest of the sizes that a search's context can have.
