@@ -12,11 +12,24 @@ import (
 // MaxEvents bounds one call of Events.
 const MaxEvents = 10_000
 
-// Events returns up to limit of a shard's events behind seq after, in order. It is how everything
-// that follows the ledger fills a gap, and how it begins.
+// pageOf is the statement that reads some columns of a page: of shard $1 the first event behind seq $2, wherever that
+// is, and the rest of the $3 seqs from there on. It has as many events, unless the shard ends or has a hole there, and
+// none only where nothing is behind $2. It bounds the seqs instead of the rows: of a ledger whose statistics nobody
+// has gathered yet, such as one just restored, Postgres may read and sort all that it is asked for, whatever the limit.
+func pageOf(columns string) string {
+	return `WITH page AS (SELECT min(seq) AS first FROM ledger_events WHERE shard = $1 AND seq > $2)
+		SELECT ` + columns + ` FROM ledger_events
+		WHERE shard = $1 AND seq >= (SELECT first FROM page)
+			AND seq <= (SELECT least(first - 1, 9223372036854775807 - $3::bigint) + $3::bigint FROM page)
+		ORDER BY seq`
+}
+
+var selectPage = pageOf(`payload, hash`)
+
+// Events returns up to limit of a shard's events behind seq after, in order; none where there are none behind it,
+// and fewer than limit also before a hole. It is how everything that follows the ledger fills a gap, and how it begins.
 func (r *Reader) Events(ctx context.Context, shard int32, after int64, limit int) ([]domain.Recorded, error) {
-	events, err := r.recorded(ctx, `SELECT payload, hash FROM ledger_events
-		WHERE shard = $1 AND seq > $2 ORDER BY seq LIMIT $3`, shard, after, min(limit, MaxEvents))
+	events, err := r.recorded(ctx, selectPage, shard, after, min(limit, MaxEvents))
 	if err != nil {
 		return nil, fmt.Errorf("reading shard %d behind %d: %w", shard, after, err)
 	}

@@ -122,11 +122,16 @@ func (r *Reader) statementSums(ctx context.Context, shard int32, account string,
 // left out: they are a third of all events, and move nothing out of the account.
 func (r *Reader) eachOfAccount(ctx context.Context, shard int32, account string, after, upTo int64, do func(*domain.Event) error) error {
 	return paged(after, func(after int64) ([]domain.Recorded, error) {
-		return r.recorded(ctx, `SELECT payload, hash FROM ledger_events
-			WHERE shard = $1 AND account = $2 AND seq > $3 AND seq <= $4 AND kind <> 'reserve' ORDER BY seq LIMIT $5`,
-			shard, account, after, upTo, spanPage)
+		return r.recorded(ctx, selectOfAccount, shard, account, after, upTo, spanPage)
 	}, do)
 }
+
+const selectOfAccount = `SELECT payload, hash FROM ledger_events
+	WHERE shard = $1 AND account = $2 AND seq > $3 AND seq <= $4 AND kind <> 'reserve' ORDER BY seq LIMIT $5`
+
+// selectSpanCharges asks for a page by its seqs, as selectCharges does.
+const selectSpanCharges = `SELECT payload, hash FROM ledger_events
+	WHERE shard = $1 AND seq > $2 AND seq <= $3 AND kind IN ('commit', 'overage') ORDER BY seq`
 
 // EachCharge calls do with every commit and overage that occurred at from or later and before to, shard
 // by shard, each in order.
@@ -136,13 +141,16 @@ func (r *Reader) EachCharge(ctx context.Context, from, to time.Time, do func(*do
 		return err
 	}
 	for _, s := range spans {
-		err = paged(s.After, func(after int64) ([]domain.Recorded, error) {
-			return r.recorded(ctx, `SELECT payload, hash FROM ledger_events
-				WHERE shard = $1 AND seq > $2 AND seq <= $3 AND kind IN ('commit', 'overage') ORDER BY seq LIMIT $4`,
-				s.Shard, after, s.UpTo, spanPage)
-		}, do)
-		if err != nil {
-			return err
+		for after := s.After; after < s.UpTo; after += spanPage {
+			events, err := r.recorded(ctx, selectSpanCharges, s.Shard, after, min(after+spanPage, s.UpTo))
+			if err != nil {
+				return err
+			}
+			for i := range events {
+				if err := do(&events[i].Event); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	return nil

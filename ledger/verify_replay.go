@@ -54,14 +54,14 @@ type eventRow struct {
 	payload, hash    []byte
 }
 
-const selectEvents = `SELECT seq, schema, id, request_id, kind, account, debit, credit, amount::text, currency,
-		occurred_at, payload, hash
-	FROM ledger_events WHERE shard = $1 AND seq > $2 ORDER BY seq LIMIT $3`
+var selectEvents = pageOf(`seq, schema, id, request_id, kind, account, debit, credit, amount::text, currency,
+	occurred_at, payload, hash`)
 
-// replay streams the shard's events, page by page, and ends at the head.
+// replay streams the shard's events, page by page, and ends at the head. A page that is not full may end at a hole:
+// only an empty one is the end.
 func (s *shardCheck) replay(ctx context.Context) error {
-	after, n := int64(math.MinInt64), verifyPage
-	for n == verifyPage {
+	after := int64(math.MinInt64)
+	for n := 1; n > 0; {
 		n = 0
 		err := s.each(ctx, func(rows pgx.Rows) error {
 			var r eventRow
@@ -76,7 +76,7 @@ func (s *shardCheck) replay(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if s.progress != nil {
+		if s.progress != nil && (n > 0 || s.seq == 0) {
 			s.progress(s.shard, s.seq, s.heads[s.shard].seq)
 		}
 	}
