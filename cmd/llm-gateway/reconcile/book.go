@@ -72,11 +72,11 @@ func (b *Book) row(at dayModel) *Charged {
 	return row
 }
 
-// renamed is the book with other names of models; what gets one name is added up.
-func (b *Book) renamed(name func(string) string) *Book {
+// renamed is the book with other names of models and of days; what gets one name is added up.
+func (b *Book) renamed(name, day func(string) string) *Book {
 	out := NewBook()
 	for at, charged := range b.rows {
-		row := out.row(dayModel{at.day, name(at.model)})
+		row := out.row(dayModel{day(at.day), name(at.model)})
 		for m, n := range charged.Meters {
 			row.Meters[m] += n
 		}

@@ -80,7 +80,7 @@ func Compare(f *File, b *Book, currency string, tolerance Tolerance) (*Report, e
 	if f.Currency != "" && f.Currency != currency {
 		return nil, fmt.Errorf("%w: the export's costs are in %.10s, the ledger is in %s", ErrCurrency, f.Currency, currency)
 	}
-	c := &comparison{file: f, book: b.renamed(f.ledgerNames()), tolerance: tolerance, bill: map[dayModel]*Row{}}
+	c := &comparison{file: f, book: b.renamed(f.ledgerNames(), f.day), tolerance: tolerance, bill: map[dayModel]*Row{}}
 	c.models = c.book.models()
 	c.names = matchModels(f.models(), c.models)
 	c.collect()
@@ -96,6 +96,15 @@ func Compare(f *File, b *Book, currency string, tolerance Tolerance) (*Report, e
 	}
 	r.Totals = c.values(sum, charged)
 	return r, nil
+}
+
+// day is the day under which what happened on a day is compared: that, or the first one of a file whose rows are
+// of several days.
+func (f *File) day(of string) string {
+	if f.Wide {
+		return f.From.Format(time.DateOnly)
+	}
+	return of
 }
 
 // comparison is one run of Compare.
@@ -180,7 +189,7 @@ func (c *comparison) collect() {
 		if r.empty() {
 			continue
 		}
-		at := dayModel{r.Start.Format(time.DateOnly), r.Model}
+		at := dayModel{c.file.day(r.Start.Format(time.DateOnly)), r.Model}
 		if c.bill[at] == nil {
 			c.bill[at] = &Row{}
 		}
@@ -305,7 +314,10 @@ func (f *File) notes() []string {
 		notes = append(notes, fmt.Sprintf("costs finer than 1e-12, which were rounded half up: %d", f.Rounded))
 	}
 	if f.Foreign > 0 {
-		notes = append(notes, fmt.Sprintf("rows of other services, which were left out: %d", f.Foreign))
+		notes = append(notes, fmt.Sprintf("rows of other services, and of credits, which were left out: %d", f.Foreign))
+	}
+	if f.Wide {
+		notes = append(notes, "the export's rows are of several days each: all of its time is compared at once, as its first day")
 	}
 	if f.of.family != nil {
 		notes = append(notes, "the export names families of models: the ledger's models are added up by family")

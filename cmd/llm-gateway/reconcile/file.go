@@ -48,8 +48,9 @@ type File struct {
 	From, To time.Time // from its first bucket's start on, and before its last one's end
 	Rows     []Row
 	Rounded  int  // numbers that are finer than 1e-12
-	Foreign  int  // rows of other services, which were left out
+	Foreign  int  // rows of other services and of credits, which were left out
 	More     bool // its last page says that there is another one
+	Wide     bool // it has rows of several days each: it tells nothing by day
 	of       *form
 }
 
@@ -58,6 +59,7 @@ type form struct {
 	ledger   string   // the provider's name in the ledger
 	start    []string // columns, the first one that is there counts
 	end      []string
+	last     []string // the last day that a row is of
 	model    func(r record) string
 	counts   func(r record) map[Quantity]string
 	cost     func(r record) (text, currency string, cents int)
@@ -91,7 +93,7 @@ func Read(provider string, r io.Reader) (*File, error) {
 	if len(text) > MaxFile {
 		return nil, fmt.Errorf("%w: it is longer than %d bytes", ErrFile, MaxFile)
 	}
-	recs, more, err := records(text)
+	recs, more, err := records(text, of.start)
 	if err != nil {
 		return nil, err
 	}
@@ -179,6 +181,15 @@ func (f *File) times(rec record, row *Row) (known bool, err error) {
 			return false, err
 		}
 	}
+	if text := rec.first(f.of.last); text != "" {
+		last, err := parseTime(text)
+		if err != nil {
+			return false, err
+		}
+		if last.After(row.End) { // a day's row may name the day after it
+			row.End, f.Wide = last.Truncate(24*time.Hour).Add(24*time.Hour), true
+		}
+	}
 	if !row.End.After(row.Start) {
 		return false, fmt.Errorf("%w: it ends at %.40q, before it begins at %.40q", ErrFile, rec.first(f.of.end), rec.first(f.of.start))
 	}
@@ -199,7 +210,8 @@ func (f *File) cover(row *Row) {
 	}
 }
 
-// Between narrows the file to the rows that begin at from or later, and before to; zero times change nothing.
+// Between narrows the file to the rows that begin at from or later, and before to; zero times change nothing. Rows
+// of several days must end by then, too.
 func (f *File) Between(from, to time.Time) {
 	if !from.IsZero() {
 		f.From = from
@@ -207,7 +219,9 @@ func (f *File) Between(from, to time.Time) {
 	if !to.IsZero() {
 		f.To = to
 	}
-	f.Rows = slices.DeleteFunc(f.Rows, func(r Row) bool { return r.Start.Before(f.From) || !r.Start.Before(f.To) })
+	f.Rows = slices.DeleteFunc(f.Rows, func(r Row) bool {
+		return r.Start.Before(f.From) || !r.Start.Before(f.To) || f.Wide && r.End.After(f.To)
+	})
 }
 
 // first is the first of some columns that has a text.

@@ -53,10 +53,12 @@ var anthropic = &form{
 }
 
 // google reads rows of the Cloud Billing export, in the columns of BigQuery or of the console's table.
-// What was used is in the SKU's description only, and a description names a family of models.
+// What was used is in the SKU's description only, and a description names a family of models. Credits are left
+// out: BigQuery has them beside a row's cost, the console as rows of their own.
 var google = &form{
 	ledger: "gemini",
 	start:  []string{"usage_start_time", "usage_start_date"},
+	last:   []string{"usage_end_date"},
 	model: func(r record) string {
 		if family := geminiFamily(sku(r)); family != "" {
 			return family
@@ -65,7 +67,7 @@ var google = &form{
 	},
 	counts: googleCounts,
 	cost: func(r record) (string, string, int) {
-		for _, column := range []string{"cost", "unrounded_cost", "unrounded_cost_usd"} {
+		for _, column := range []string{"unrounded_cost", "unrounded_cost_usd", "cost"} {
 			if r[column] != "" {
 				currency := r["currency"]
 				if currency == "" {
@@ -77,6 +79,9 @@ var google = &form{
 		return "", "", 0
 	},
 	foreign: func(r record) bool {
+		if r["credit_type"] != "" {
+			return true
+		}
 		of := strings.ToLower(r["service_description"] + " " + sku(r))
 		return !strings.Contains(of, "gemini") && !strings.Contains(of, "generative language")
 	},

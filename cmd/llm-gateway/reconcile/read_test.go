@@ -95,3 +95,23 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// TestCurrency: a table's money is what its rows, the lines before it or its columns' names say, and dollars where
+// nothing does; the finer of two costs counts.
+func TestCurrency(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ before, column, want string }{
+		{"", "Cost ($)", "USD"}, {"", "Cost", "USD"}, {"", "Cost (€)", "EUR"}, {"", "Cost (£)", "GBP"},
+		{"Invoice number,7\nCurrency,AUD\nTotal amount due,\"$1,000.00\"\n", "Cost ($)", "AUD"},
+		{"Currency,EUR\n", "Cost (€)", "EUR"}, {"Currency,AUD\n", "Cost ($),currency", "CHF"},
+	} {
+		row := "2026-11-01,gemini 2.5 pro input,0.126,0.13"
+		if strings.Contains(c.column, "currency") {
+			row += ",CHF"
+		}
+		f, err := Read("google", strings.NewReader(c.before+"Usage start date,SKU description,Unrounded cost,"+c.column+"\n"+row+"\n"))
+		if err != nil || f.Currency != c.want || len(f.Rows) != 1 || f.Rows[0].Cost.String() != "0.126" {
+			t.Errorf("%s%s: %+v, %v", c.before, c.column, f, err)
+		}
+	}
+}

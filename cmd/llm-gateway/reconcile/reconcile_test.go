@@ -88,7 +88,7 @@ func readFile(t *testing.T, name string) *File {
 func TestReports(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"openai_usage.json", "openai_costs.json", "openai_costs.csv", "anthropic_usage.json", "anthropic_cost.json",
-		"anthropic_console.csv", "google.csv", "google.json"} {
+		"anthropic_console.csv", "google.csv", "google.json", "google_costtable.csv"} {
 		f := readFile(t, name)
 		r, err := Compare(f, bookOf(t, f.Provider, charged(t, f.From, f.To)), "USD", Tolerance{})
 		if err != nil {

@@ -26,9 +26,9 @@ const maxDepth = 20
 // case with one underscore between words; what is nested in JSON has the names on the way to it.
 type record map[string]string
 
-// records reads a file in either format into its records. more says that the last page in it names
-// another one.
-func records(file []byte) (out []record, more bool, err error) {
+// records reads a file in either format into its records; a table begins with the row that has one of the
+// start columns. more says that the last page in it names another one.
+func records(file []byte, start []string) (out []record, more bool, err error) {
 	file = bytes.TrimPrefix(file, []byte("\ufeff"))
 	trimmed := bytes.TrimSpace(file)
 	switch {
@@ -37,18 +37,27 @@ func records(file []byte) (out []record, more bool, err error) {
 	case trimmed[0] == '{' || trimmed[0] == '[':
 		return jsonRecords(trimmed)
 	}
-	out, err = csvRecords(file)
+	out, err = csvRecords(file, start)
 	return out, false, err
 }
 
-// csvRecords reads rows by the names in the first one.
-func csvRecords(file []byte) ([]record, error) {
+// maxPreamble bounds the lines before a table's first row; the Cloud Billing console writes eight.
+const maxPreamble = 50
+
+// csvRecords reads rows by the names in their table's first one. What is told once for all of them is said of
+// each: `Currency,EUR` in a line before the table, or the money's sign in a column's name.
+func csvRecords(file []byte, start []string) ([]record, error) {
 	r := csv.NewReader(bytes.NewReader(file))
-	head, err := r.Read()
+	head, outer, err := tableHead(r, start)
+	if err == nil && head == nil {
+		r = csv.NewReader(bytes.NewReader(file))
+		head, err = r.Read()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFile, err)
 	}
 	for i := range head {
+		outer.set("currency", currencyOf(head[i]))
 		head[i] = columnName(head[i])
 	}
 	var out []record
@@ -64,8 +73,48 @@ func csvRecords(file []byte) ([]record, error) {
 		for i, text := range row {
 			rec.set(head[i], text)
 		}
+		for column, text := range outer {
+			rec.set(column, text)
+		}
 		out = append(out, rec)
 	}
+}
+
+// tableHead is the row with the names of columns, and what the lines before it say. It is nil where no row has a
+// start column.
+func tableHead(r *csv.Reader, start []string) (head []string, outer record, err error) {
+	r.FieldsPerRecord = -1 // lines before the table are shorter than its rows
+	outer = record{}
+	for range maxPreamble {
+		row, err := r.Read()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		if slices.ContainsFunc(row, func(name string) bool { return slices.Contains(start, columnName(name)) }) {
+			r.FieldsPerRecord = len(row)
+			return row, outer, nil
+		}
+		if len(row) > 1 {
+			outer.set(columnName(row[0]), row[1])
+		}
+	}
+	return nil, record{}, nil
+}
+
+// signs are those of money that columns are named with: `Cost (€)`. A dollar's says nothing: there are several.
+var signs = map[rune]string{'€': "EUR", '£': "GBP", '¥': "JPY", '₹': "INR"}
+
+// currencyOf is the currency that a column's name tells; "" where it tells none.
+func currencyOf(name string) string {
+	for _, r := range name {
+		if signs[r] != "" {
+			return signs[r]
+		}
+	}
+	return ""
 }
 
 // columnName brings a column's name to one form: `Usage amount`, `usage.amount` and `usage_amount` are one.
