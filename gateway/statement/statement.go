@@ -108,7 +108,11 @@ func writeCSV(w io.Writer, s *domain.Statement) error {
 		rows = append(rows, csvRow(s, "refund", "", map[string]string{"reason": safe(string(r.Reason)), "requests": strconv.FormatInt(r.Count, 10),
 			"moved_within": r.Amount.String(), "amount": ""}, domain.Zero))
 	}
-	rows = append(rows, csvRow(s, "closing", csvDate(s, s.To.Add(-time.Microsecond)), nil, s.Closing.Balance))
+	closing := map[string]string{}
+	if !s.Complete {
+		closing["reason"] = "the month is not over"
+	}
+	rows = append(rows, csvRow(s, "closing", csvDate(s, s.To.Add(-time.Microsecond)), closing, s.Closing.Balance))
 	return csv.NewWriter(w).WriteAll(rows)
 }
 

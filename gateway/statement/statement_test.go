@@ -91,6 +91,17 @@ func TestCSVAddsUp(t *testing.T) {
 	}
 }
 
+// TestCSVOfAnOpenMonth: the closing line says that more can come, where it can: it bears the month's last day.
+func TestCSVOfAnOpenMonth(t *testing.T) {
+	t.Parallel()
+	s := october(t)
+	for complete, want := range map[bool]string{true: "closing,2026-10-31,,,,,,", false: "closing,2026-10-31,,,,the month is not over,,"} {
+		if s.Complete = complete; !strings.Contains(written(t, s, CSV), "\n"+want) {
+			t.Errorf("%q is missing in\n%s", want, written(t, s, CSV))
+		}
+	}
+}
+
 // TestPageIsInert: no text becomes markup, and nothing is fetched.
 func TestPageIsInert(t *testing.T) {
 	t.Parallel()
