@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"maps"
 	"time"
 
 	"llm-gateway/domain"
@@ -10,7 +11,8 @@ import (
 type Charged struct {
 	Meters  domain.Meters
 	Cost    domain.Amount
-	Counted int64 // requests whose tokens the gateway counted, because the provider did not report them
+	Search  domain.Amount // what of the cost is web searches
+	Counted int64         // requests whose tokens the gateway counted, because the provider did not report them
 }
 
 // dayModel is a UTC day, such as 2026-11-27, and a model.
@@ -56,6 +58,9 @@ func (b *Book) Add(e *domain.Event) error {
 	}
 	for _, line := range d.CostLines {
 		row.Cost = row.Cost.Add(line.Amount)
+		if line.Meter == domain.WebSearch {
+			row.Search = row.Search.Add(line.Amount)
+		}
 	}
 	if d.UsageSource == domain.UsageCounted {
 		row.Counted++
@@ -76,11 +81,20 @@ func (b *Book) row(at dayModel) *Charged {
 func (b *Book) renamed(name, day func(string) string) *Book {
 	out := NewBook()
 	for at, charged := range b.rows {
-		row := out.row(dayModel{day(at.day), name(at.model)})
-		for m, n := range charged.Meters {
-			row.Meters[m] += n
-		}
-		row.Cost, row.Counted = row.Cost.Add(charged.Cost), row.Counted+charged.Counted
+		out.row(dayModel{day(at.day), name(at.model)}).add(charged)
 	}
 	return out
+}
+
+// searchesApart takes web searches and their cost from the models, and tells them as searches, as an export does
+// that does not say by which model they were made.
+func (b *Book) searchesApart() {
+	for at, charged := range maps.Clone(b.rows) {
+		n, cost := charged.Meters[domain.WebSearch], charged.Search
+		if n == 0 && cost.IsZero() {
+			continue
+		}
+		charged.Meters[domain.WebSearch], charged.Cost, charged.Search = 0, charged.Cost.Sub(cost), domain.Zero
+		b.row(dayModel{at.day, searches}).add(&Charged{Meters: domain.Meters{domain.WebSearch: n}, Cost: cost})
+	}
 }

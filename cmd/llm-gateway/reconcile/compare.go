@@ -81,6 +81,9 @@ func Compare(f *File, b *Book, currency string, tolerance Tolerance) (*Report, e
 		return nil, fmt.Errorf("%w: the export's costs are in %.10s, the ledger is in %s", ErrCurrency, f.Currency, currency)
 	}
 	c := &comparison{file: f, book: b.renamed(f.ledgerNames(), f.day), tolerance: tolerance, bill: map[dayModel]*Row{}}
+	if f.models()[searches] {
+		c.book.searchesApart()
+	}
 	c.models = c.book.models()
 	c.names = matchModels(f.models(), c.models)
 	c.collect()
@@ -232,7 +235,7 @@ func (c *Charged) add(o *Charged) {
 	for m, n := range o.Meters {
 		c.Meters[m] += n
 	}
-	c.Cost, c.Counted = c.Cost.Add(o.Cost), c.Counted+o.Counted
+	c.Cost, c.Search, c.Counted = c.Cost.Add(o.Cost), c.Search.Add(o.Search), c.Counted+o.Counted
 }
 
 // inLedger is where the ledger has an export's day and model.

@@ -6,6 +6,9 @@ import (
 	"strings"
 )
 
+// searches is what the cost of web searches is called where an export tells it apart, of no model.
+const searches = "(web searches)"
+
 // openAI reads pages of organization/usage/* and organization/costs, and the dashboard's CSV exports. A
 // line of the costs is `model, meter`; some are of no model.
 var openAI = &form{
@@ -17,7 +20,10 @@ var openAI = &form{
 			return model
 		}
 		model, _, _ := strings.Cut(r["line_item"], ",")
-		return strings.TrimSpace(model)
+		if model = strings.TrimSpace(model); strings.HasPrefix(strings.ToLower(model), "web search") {
+			return searches
+		}
+		return model
 	},
 	counts: counted(map[Quantity][]string{
 		"requests": {"num_model_requests"}, "input_tokens": {"input_tokens"}, "cached_input_tokens": {"input_cached_tokens"},
@@ -35,7 +41,13 @@ var anthropic = &form{
 	ledger: "anthropic",
 	start:  []string{"starting_at", "usage_date_utc"},
 	end:    []string{"ending_at"},
-	model:  func(r record) string { return r.first([]string{"model", "model_version"}) },
+	model: func(r record) string {
+		model := r.first([]string{"model", "model_version"})
+		if model == "" && r["cost_type"] == "web_search" {
+			return searches
+		}
+		return model
+	},
 	counts: counted(map[Quantity][]string{
 		"uncached_input_tokens": {"uncached_input_tokens", "usage_input_tokens_no_cache"},
 		"cached_input_tokens":   {"cache_read_input_tokens", "usage_input_tokens_cache_read"},
@@ -62,6 +74,9 @@ var google = &form{
 	model: func(r record) string {
 		if family := geminiFamily(sku(r)); family != "" {
 			return family
+		}
+		if of := strings.ToLower(sku(r)); strings.Contains(of, "grounding") && strings.Contains(of, "search") {
+			return searches
 		}
 		return sku(r)
 	},

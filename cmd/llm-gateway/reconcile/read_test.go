@@ -115,3 +115,16 @@ func TestCurrency(t *testing.T) {
 		}
 	}
 }
+
+// TestMore: the last page says that some is missing, in whichever way pages were put into one file.
+func TestMore(t *testing.T) {
+	t.Parallel()
+	const first = `{"data":[{"start_time":1793491200,"results":[{"input_tokens":5}]}],"has_more":true}`
+	const last = `{"data":[{"start_time":1793577600,"results":[{"input_tokens":5}]}],"has_more":false}`
+	for text, want := range map[string]bool{first: true, last: false, first + last: false, last + "\n" + first: true,
+		"[" + first + "," + last + "]": false, "[" + last + "," + first + "]": true} {
+		if f, err := Read("openai", strings.NewReader(text)); err != nil || f.More != want {
+			t.Errorf("%s: %+v, %v", text, f, err)
+		}
+	}
+}

@@ -48,7 +48,12 @@ func charged(t *testing.T, from, to time.Time) (events []*domain.Event) {
 			}
 		}
 		d.CostLines = []domain.Line{{Amount: domain.MustAmount(words[4])}}
-		if len(words) > 5 {
+		for _, word := range words[5:] {
+			if search, ok := strings.CutPrefix(word, "search="); ok {
+				amount := domain.MustAmount(search)
+				d.CostLines = []domain.Line{{Amount: domain.MustAmount(words[4]).Sub(amount)}, {Meter: domain.WebSearch, Amount: amount}}
+				continue
+			}
 			d.UsageSource = domain.UsageCounted
 		}
 		if !at.Before(from) && at.Before(to) {
@@ -252,4 +257,26 @@ func checkSame(t *rapid.T) {
 func TestSame(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, checkSame)
+}
+
+// TestSearchesApart: an export that tells web searches of no model is no different from a ledger that knows the model.
+func TestSearchesApart(t *testing.T) {
+	t.Parallel()
+	for provider, text := range map[string]string{
+		"openai": "start_time,line_item,amount_value,amount_currency\n2026-11-01,\"m, output\",0.5,usd\n2026-11-01,web search tool calls,0.02,usd\n",
+		"google": "usage_start_date,service_description,sku_description,usage_amount,cost\n2026-11-01,Gemini API,Generate content output gemini 2.5 pro,7,0.5\n" +
+			"2026-11-01,Generative Language API,Grounding with Google Search,2,0.02\n",
+	} {
+		d := domain.CommitData{Provider: LedgerName(provider), ModelServed: map[string]string{"openai": "m", "google": "gemini-2.5-pro"}[provider],
+			CostLines: []domain.Line{{Meter: domain.Output, Amount: domain.MustAmount("0.5")}, {Meter: domain.WebSearch, Amount: domain.MustAmount("0.02")}}}
+		d.Meters[domain.Output], d.Meters[domain.WebSearch] = 7, 2
+		f, err := Read(provider, strings.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := bookOf(t, provider, []*domain.Event{{Kind: domain.KindCommit, OccurredAt: time.Date(2026, 11, 1, 5, 0, 0, 0, time.UTC), Data: &d}})
+		if r, err := Compare(f, b, "USD", Tolerance{}); err != nil || len(r.Lines) != 2 || r.Differences != 0 || r.Totals.Differs {
+			t.Errorf("%s: %+v, %v", provider, r, err)
+		}
+	}
 }

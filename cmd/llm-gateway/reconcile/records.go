@@ -144,7 +144,11 @@ func jsonRecords(file []byte) (out []record, more bool, err error) {
 		if err != nil {
 			return nil, false, fmt.Errorf("%w: %w", ErrFile, err)
 		}
-		if object, ok := v.(map[string]any); ok {
+		last := v
+		if pages, ok := v.([]any); ok && len(pages) > 0 {
+			last = pages[len(pages)-1]
+		}
+		if object, ok := last.(map[string]any); ok {
 			more, _ = object["has_more"].(bool)
 		}
 		if out, err = appendRecords(out, v, record{}, 0); err != nil {
