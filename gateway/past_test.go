@@ -99,7 +99,8 @@ func TestRequestWitnessed(t *testing.T) {
 	}
 }
 
-// TestChainFault: one byte of the event, of its hash or of the hash before makes the link invalid.
+// TestChainFault: one byte of the event, of its hash or of the hash before makes the link invalid, as does another
+// amount beside them.
 func TestChainFault(t *testing.T) {
 	t.Parallel()
 	e := start(t, options{})
@@ -112,6 +113,7 @@ func TestChainFault(t *testing.T) {
 		"payload":  func(w *domain.Witnessed) { w.Payload[len(w.Payload)/2] ^= 1 },
 		"hash":     func(w *domain.Witnessed) { w.Hash[0] ^= 1 },
 		"previous": func(w *domain.Witnessed) { w.Previous[31] ^= 1 },
+		"amount":   func(w *domain.Witnessed) { w.Column = w.Column.Add(w.Column) },
 		"missing":  func(w *domain.Witnessed) { w.Previous = nil },
 	} {
 		w := events[1]

@@ -57,7 +57,7 @@ func (r *Reader) AccountOf(ctx context.Context, request uuid.UUID) (account stri
 }
 
 // selectWitnessed is the events of a request with the hashes before them.
-const selectWitnessed = `SELECT e.seq, e.payload, e.hash, p.hash FROM ledger_reservations r
+const selectWitnessed = `SELECT e.seq, e.payload, e.hash, p.hash, e.amount::text FROM ledger_reservations r
 	JOIN ledger_events e ON e.shard = r.shard AND e.request_id = r.request_id
 		AND e.seq = ANY(ARRAY[r.reserved_seq, r.settled_seq, r.settled_seq + 1, r.settled_seq + 2, r.late_seq])
 	LEFT JOIN ledger_events p ON p.shard = e.shard AND p.seq = e.seq - 1
@@ -87,7 +87,11 @@ func (r *Reader) Witnessed(ctx context.Context, account string, id uuid.UUID) ([
 
 func scanWitnessed(row pgx.Row, ledger uuid.UUID, shard int32) (w domain.Witnessed, seq int64, err error) {
 	var hash, previous []byte
-	if err := row.Scan(&seq, &w.Payload, &hash, &previous); err != nil {
+	var amount string
+	if err := row.Scan(&seq, &w.Payload, &hash, &previous, &amount); err != nil {
+		return w, seq, err
+	}
+	if err := parseAmounts([]string{amount}, &w.Column); err != nil {
 		return w, seq, err
 	}
 	w.Hash = domain.Hash(hash)

@@ -164,7 +164,7 @@ func (m *Memory) Witnessed(_ context.Context, account string, id uuid.UUID) ([]d
 	var out []domain.Witnessed
 	for _, r := range m.pick(account, func(*domain.Event) bool { return true }) {
 		if r.Event.RequestID == id {
-			out = append(out, domain.Witnessed{Recorded: r, Previous: m.hashBefore(shard, r.Event.Seq), Before: before})
+			out = append(out, domain.Witnessed{Recorded: r, Previous: m.hashBefore(shard, r.Event.Seq), Before: before, Column: r.Event.Amount})
 		}
 		before = before.After(&r.Event)
 	}

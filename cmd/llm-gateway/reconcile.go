@@ -19,11 +19,11 @@ var reconcileVerb = verb{
 	about: `FILE is JSON or CSV, by model: of OpenAI, pages of organization/usage/* or organization/costs, one after
 another, or the dashboard's export; of Anthropic, pages of usage_report/messages or cost_report, or the
 console's export; of Google, rows of the Cloud Billing export from BigQuery, or the console's cost table,
-whose days are those of Pacific time, and whose rows of a whole month are compared as such. What the file tells is compared with what
-the ledger's charges say of the same models and UTC days: tokens by kind, requests, and the provider's
-price. A difference is what the export has more. Requests that ran over midnight can be on another day in
-the ledger: such differences cancel out in the totals. Without --from and --to it is the time that the
-file covers.`,
+whose days are those of Pacific time, and whose rows of a whole month are compared as such. What the file
+tells is compared with what the ledger's charges say of the same models and UTC days: tokens by kind,
+requests, and the provider's price. A difference is what the export has more. Requests that ran over
+midnight can be on another day in the ledger: such differences cancel out in the totals. Without --from
+and --to it is the time that the file covers.`,
 	run: runReconcile,
 }
 

@@ -191,6 +191,13 @@ func auditTampered(t *testing.T, at string, env []string, id uuid.UUID) {
 		gjson.Get(r.stdout, "events.0.chain").Str != "valid" || gjson.Get(r.stdout, "events.1.chain").Str == "valid" {
 		t.Errorf("an edited event: %d\n%s", r.status, r.stdout)
 	}
+	if _, err := conn.Exec(t.Context(), `UPDATE ledger_events SET amount = amount + 1 WHERE request_id = $1 AND kind = 'reserve'`, id.String()); err != nil {
+		t.Fatal(err)
+	}
+	r = run(t, env, "audit", id.String(), "--json")
+	if r.status != 1 || !strings.HasPrefix(gjson.Get(r.stdout, "events.0.chain").Str, "the column amount is 1.01, the stored bytes say 0.01") {
+		t.Errorf("an edited column: %d\n%s", r.status, r.stdout)
+	}
 }
 
 // TestAccountShowAt: balances of the past.
