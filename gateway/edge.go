@@ -67,8 +67,8 @@ func newEdge(e Edge) (*edge, error) {
 }
 
 // exposedHeaders are the answers' headers that web pages may read.
-var exposedHeaders = []string{"x-billing-request-id", "x-billing-cost", "x-billing-position", "x-billing-output-cap", headerReplayed,
-	"x-request-id", "request-id", "retry-after", "x-cache",
+var exposedHeaders = []string{headerUnbilled, "x-billing-request-id", "x-billing-cost", "x-billing-position", "x-billing-behind", "x-billing-output-cap", headerReplayed,
+	"x-request-id", "request-id", "retry-after", "x-should-retry", "x-cache",
 	"x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
 	"x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"}
 

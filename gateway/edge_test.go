@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -80,9 +81,9 @@ func TestCORS(t *testing.T) {
 		if a.status != 401 || a.header.Get("Access-Control-Allow-Origin") != c.want || a.header.Get("Access-Control-Allow-Credentials") != "" {
 			t.Errorf("%s: %d %v", c.name, a.status, a.header)
 		}
-		if exposed := strings.ToLower(a.header.Get("Access-Control-Expose-Headers")); c.want != "" {
-			for name := range strings.FieldsSeq("x-billing-request-id x-billing-cost x-billing-position x-billing-output-cap x-request-id request-id retry-after x-cache x-ratelimit-remaining-requests") {
-				if !strings.Contains(exposed, name) {
+		if exposed := strings.Split(strings.ToLower(a.header.Get("Access-Control-Expose-Headers")), ", "); c.want != "" {
+			for name := range strings.FieldsSeq("x-billing x-billing-request-id x-billing-cost x-billing-position x-billing-behind x-billing-output-cap idempotent-replayed x-request-id request-id retry-after x-should-retry x-cache x-ratelimit-remaining-requests") {
+				if !slices.Contains(exposed, name) {
 					t.Errorf("%s: %s is not exposed: %s", c.name, name, exposed)
 				}
 			}
@@ -122,21 +123,24 @@ func TestForwarded(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		proxies []string
+		from    string
 		proto   string
 		secure  bool
 		client  string
 	}{
-		{"nobody is trusted", nil, "https", false, "127.0.0.1"},
-		{"another is trusted", []string{"10.0.0.0/8", "::1"}, "https", false, "127.0.0.1"},
-		{"this one is", []string{"127.0.0.0/8"}, "https", true, "203.0.113.9"},
-		{"this one, by its address", []string{"127.0.0.1"}, "HTTPS", true, "203.0.113.9"},
-		{"it came by http", []string{"127.0.0.1"}, "http", false, "203.0.113.9"},
-		{"a list", []string{"127.0.0.1"}, "https, http", false, "203.0.113.9"},
+		{"nobody is trusted", nil, "203.0.113.9", "https", false, "127.0.0.1"},
+		{"another is trusted", []string{"10.0.0.0/8", "::1"}, "203.0.113.9", "https", false, "127.0.0.1"},
+		{"this one is", []string{"127.0.0.0/8"}, "203.0.113.9", "https", true, "203.0.113.9"},
+		{"this one, by its address", []string{"127.0.0.1"}, "203.0.113.9", "HTTPS", true, "203.0.113.9"},
+		{"it came by http", []string{"127.0.0.1"}, "203.0.113.9", "http", false, "203.0.113.9"},
+		{"a list", []string{"127.0.0.1"}, "203.0.113.9", "https, http", false, "203.0.113.9"},
+		{"with a port, which is not read", []string{"127.0.0.1"}, "203.0.113.9:4711", "https", true, "127.0.0.1"},
 	} {
 		e := start(t, options{edge: gateway.Edge{Proxies: c.proxies}})
 		r := e.request(http.MethodGet, "", "/billing/balance", "")
-		r.Header.Set("X-Forwarded-For", "203.0.113.9")
+		r.Header.Set("X-Forwarded-For", c.from)
 		r.Header.Set("X-Forwarded-Proto", c.proto)
+		r.Header.Set("X-Real-Ip", "198.51.100.7") // nobody's word for it
 		a := e.do(r)
 		if secure := a.header.Get("Strict-Transport-Security") != ""; a.status != 401 || secure != c.secure || !strings.Contains(e.logs.String(), `"client_ip":"`+c.client+`"`) {
 			t.Errorf("%s: %d %v %s", c.name, a.status, a.header, e.logs)

@@ -92,6 +92,8 @@ func (g *Gateway) newEngine(proxies []string) *gin.Engine {
 	gin.SetMode(gin.ReleaseMode)
 	engine := gin.New()
 	engine.SetTrustedProxies(proxies) //nolint:errcheck // newEdge has read them
+	// Not X-Real-IP, which gin reads, too: a proxy that sets the other header passes on a client's own of this name.
+	engine.RemoteIPHeaders = []string{"X-Forwarded-For"}
 	engine.RedirectTrailingSlash, engine.HandleMethodNotAllowed = false, true
 	engine.UseRawPath, engine.UnescapePathValues = true, false // accountName decodes: gin would make blanks of plus signs
 	engine.Use(g.recorded, g.recovered)
