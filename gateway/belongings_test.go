@@ -174,6 +174,8 @@ var unknowable = []struct{ path, body, param string }{
 	{chatPath, `{"model":"gpt-4.1","messages":[{"role":"user","content":"x"},{"role":"assistant","audio":{"id":"audio_1"}},{"role":"user","content":"x"}]}`, "messages[1].audio"},
 	{chatPath, `{"model":"gpt-4.1","messages":[{"role":"user","content":"x"}],"tools":[{"type":"file_search","vector_store_ids":["vs_1"]}]}`, "tools[0].vector_store_ids"},
 	{chatPath, `{"model":"gemini-2.5-flash","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://generativelanguage.googleapis.com/v1beta/files/a.png"}}]}]}`, "messages[0].content[0]"},
+	{chatPath, `{"model":"gemini-2.5-flash","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https:///generativelanguage.googleapis.com/v1beta/a.png"}}]}]}`, "messages[0].content[0]"},
+	{"/v1beta/models/gemini-2.5-flash:generateContent", `{"contents":[{"parts":[{"fileData":{"fileUri":"https:\\\\generativelanguage.googleapis.com\\v1beta\\files\\1"}}]}]}`, "contents[0].parts[0].fileData.fileUri"},
 	{chatPath, `{"model":"gemini-2.5-flash","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"gs://bucket/a.png"}}]}]}`, "messages[0].content[0]"},
 	{messagesPath, `{"model":"claude-sonnet-4-5-20250929","max_tokens":9,"messages":[{"role":"user","content":[{"type":"document","source":{"type":"file","file_id":"file_1"}}]}]}`, "messages[0].content[0].source.file_id"},
 	{messagesPath, `{"model":"claude-sonnet-4-5-20250929","max_tokens":9,"messages":[{"role":"user","content":[{"type":"container_upload","file_id":"file_1"}]}]}`, "messages[0].content[0].file_id"},

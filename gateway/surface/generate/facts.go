@@ -212,7 +212,7 @@ func (r *reader) file(param string, v gjson.Result) error {
 // the operator's rights: anything but a web page that everybody may read.
 func KeptByGoogle(link string) bool {
 	u, err := url.Parse(link)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" {
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" { // others read https:/// as https://
 		return true
 	}
 	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
