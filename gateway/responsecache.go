@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
 
@@ -99,7 +100,8 @@ func (r *keptAnswers) asks(c *gin.Context, k *call) bool {
 	return err == nil
 }
 
-// canonical is a JSON object with its members in order and without blanks. Numbers stay as they are written.
+// canonical is a JSON object with its members in order and without blanks. Numbers stay as they are written, and
+// so does all of an object that has U+FFFD when it is decoded: that may have been any half of a surrogate pair.
 func canonical(body []byte) ([]byte, error) {
 	in := json.NewDecoder(bytes.NewReader(body))
 	in.UseNumber()
@@ -107,7 +109,11 @@ func canonical(body []byte) ([]byte, error) {
 	if err := in.Decode(&v); err != nil {
 		return nil, err
 	}
-	return json.Marshal(v)
+	inOrder, err := json.Marshal(v)
+	if bytes.ContainsRune(inOrder, utf8.RuneError) {
+		return body, err
+	}
+	return inOrder, err
 }
 
 // key is what a call of a target is kept by.

@@ -144,6 +144,11 @@ func TestCacheMisses(t *testing.T) {
 			t.Error(i)
 		}
 	}
+	// A half surrogate is no character: decoded, each is U+FFFD, and these would be one request.
+	for _, half := range []string{`\ud800`, `\udfff`, `\ufffd`} {
+		w.askCached("mona", chatPath, chatBody("k-a", half, ""), "miss")
+		w.askCached("mona", chatPath, chatBody("k-a", half, ""), "hit")
+	}
 	off := newTown(t, options{})
 	off.askCached("mona", chatPath, ask, "")
 	shared := caching(&drawer{})
