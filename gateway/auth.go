@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
 
@@ -127,7 +126,10 @@ func (t *Tokens) Sign(account, role string, now time.Time, ttl time.Duration) (s
 // Check returns who a token speaks for, or a 401.
 func (t *Tokens) Check(token string) (*Identity, error) {
 	var c claims
-	_, err := t.parser.ParseWithClaims(token, &c, t.keys)
+	parsed, err := t.parser.ParseWithClaims(token, &c, t.keys)
+	if err == nil && parsed.Header["crit"] != nil { // what it names must be understood (RFC 7515, 4.1.11), and nothing is here
+		err = jwt.ErrTokenUnverifiable
+	}
 	switch {
 	case errors.Is(err, jwt.ErrTokenExpired), err == nil && !time.Now().Before(c.ExpiresAt.Time): // leeway or not
 		return nil, unauthorized("token_expired", "Your token has expired. Get a new one.")
@@ -150,14 +152,15 @@ func roleOf(role string) string {
 // credentialHeaders bring a token or key, in the order of looking.
 var credentialHeaders = [...]string{"Authorization", "x-api-key", "x-goog-api-key", "api-key"}
 
-// ambiguous says that a header brings two credentials: of these a proxy before us may have looked at the other.
-func ambiguous(h http.Header) bool {
+// ambiguous says that a header, or the query, brings two credentials: of these a proxy before us may have looked at
+// the other.
+func ambiguous(c *gin.Context) bool {
 	for _, name := range credentialHeaders {
-		if len(h.Values(name)) > 1 {
+		if len(c.Request.Header.Values(name)) > 1 {
 			return true
 		}
 	}
-	return false
+	return c.Request.URL.RawQuery != "" && len(c.QueryArray("key")) > 1
 }
 
 // credential finds the token or key in a request. Query strings are never logged.
@@ -185,8 +188,8 @@ func cutBearer(header string) (string, bool) {
 func (g *Gateway) authenticate(c *gin.Context) (*Identity, error) {
 	secret := credential(c)
 	switch {
-	case ambiguous(c.Request.Header):
-		return nil, unauthorized("invalid_api_key", "The same header brings two credentials. Send one.")
+	case ambiguous(c):
+		return nil, unauthorized("invalid_api_key", "The same header, or the query, brings two credentials. Send one.")
 	case secret == "":
 		return nil, unauthorized("invalid_api_key", "No credential. Send `Authorization: Bearer <token or key>`.")
 	case len(secret) > maxToken:

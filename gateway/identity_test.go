@@ -49,6 +49,7 @@ func TestCredentialCarriers(t *testing.T) {
 		{"no scheme", "Authorization", token, "", 401},
 		{"only a scheme", "Authorization", "Bearer ", "", 401},
 		{"query of another name", "", "", "?token=" + token, 401},
+		{"two in the query", "", "", "?key=" + token + "&key=" + token, 401},
 		{"nothing", "", "", "", 401},
 	} {
 		r := e.request(http.MethodGet, "", "/billing/balance"+c.query, "")
@@ -168,6 +169,12 @@ func TestBadTokens(t *testing.T) {
 		}
 		return forge(t, jwt.SigningMethodHS256, secret, c)
 	}
+	critical := jwt.NewWithClaims(jwt.SigningMethodHS256, good)
+	critical.Header["crit"] = []string{"https://issuer.example/only-once"}
+	bound, err := critical.SignedString(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
 	signed := forge(t, jwt.SigningMethodHS256, secret, good)
 	part := strings.Split(signed, ".")
 	b64 := base64.RawURLEncoding.EncodeToString
@@ -185,6 +192,7 @@ func TestBadTokens(t *testing.T) {
 		{"RS256 in the header, an HMAC below", b64([]byte(`{"alg":"RS256","typ":"JWT"}`)) + "." + part[1] + "." + part[2], "invalid_api_key"},
 		{"no signature", part[0] + "." + part[1] + ".", "invalid_api_key"},
 		{"a changed payload", part[0] + "." + b64([]byte(`{"sub":"admin","exp":99999999999}`)) + "." + part[2], "invalid_api_key"},
+		{"good, but for what its issuer calls critical and nobody here knows", bound, "invalid_api_key"},
 		{"no exp", with("exp", nil), "invalid_api_key"},
 		{"exp as text", with("exp", "tomorrow"), "invalid_api_key"},
 		{"exp negative", with("exp", -1), "token_expired"},
