@@ -115,6 +115,12 @@ func TestSupabase(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
 		}
 	}
+	for _, wrong := range []string{"abc.supabase.co", "https://abc.supabase.co/auth/v1", "https://abc.supabase.co/rest/v1/", "https://abc.supabase.co?a=b", "https://abc.supabase.co/#a"} {
+		out := checked(sources{environment: map[string]string{"SUPABASE_URL": wrong}})
+		if len(out.Problems) != 1 || !strings.HasPrefix(out.Problems[0], "SUPABASE_URL: it must be") || len(out.Notes) > 0 {
+			t.Errorf("%s: problems %q, notes %q", wrong, out.Problems, out.Notes)
+		}
+	}
 	out := checked(sources{environment: map[string]string{"SUPABASE_URL": "https://abc.supabase.co", "SUPABASE_KEY": "anon-hunter2", "SUPABASE_SERVICE_ROLE_KEY": "service-hunter2"}})
 	notes := strings.Join(out.Notes, "\n")
 	for _, want := range []string{"SUPABASE_URL: tokens", "SUPABASE_KEY: nothing", "SUPABASE_SERVICE_ROLE_KEY: nothing"} {

@@ -30,7 +30,7 @@ func issuerSettings() []setting {
 			readAudience},
 		{"SUPABASE_URL", "", false,
 			"Your Supabase project, as https://project.supabase.co: its users' tokens are good here. Where JWT_JWKS_URL and JWT_SECRET_KEY are empty, JWT_JWKS_URL is its /auth/v1/.well-known/jwks.json, and JWT_ALGORITHM ES256 where nothing else is set; JWT_ISSUER is its /auth/v1 and JWT_AUDIENCE authenticated, where they are empty. A project that still signs with its shared secret: set that as JWT_SECRET_KEY. The project's Postgres is named by DATABASE_URL (through its pooler with PG_POOLER=transaction).",
-			webURL(func(s *Settings) *string { return &s.SupabaseURL })},
+			readProject},
 		{"SUPABASE_KEY", "", true, "The project's public (anon) key. The gateway needs it for nothing and sends it nowhere; it may be set, because a project's other parts use it.",
 			anySecret(func(s *Settings) *Secret { return &s.SupabaseKey })},
 		{"SUPABASE_SERVICE_ROLE_KEY", "", true, "The project's key that passes all its rules. The gateway needs it for nothing and sends it nowhere: better leave it out. A token of the role service_role is no administrator's here.",
@@ -42,7 +42,7 @@ func issuerSettings() []setting {
 func edgeSettings() []setting {
 	return []setting{
 		{"ALLOWED_HOSTS", `["*"]`, false,
-			"The host names that requests may be for, as a JSON list: exact ones, *.example.com for all below one, * for any. Others get 400 invalid_host; ports do not count. /health and /ready answer to any, because probes ask by address.",
+			"The host names that requests may be for, as a JSON list: exact ones, *.example.com for all below one, * for any. Others get 400 invalid_host; ports do not count. /health, /live and /ready answer to any, because probes ask by address.",
 			readHosts},
 		{"CORS_ORIGINS", "[]", false,
 			"The web pages that may call the gateway from a browser, as a JSON list of origins such as https://app.example.com; * for any. Cookies play no part.",
@@ -76,6 +76,20 @@ func readAudience(s *Settings, value string) error {
 	}
 	if len(s.JWTAudience) > maxListed {
 		return fmt.Errorf("at most %d are taken", maxListed)
+	}
+	return nil
+}
+
+// readProject reads the address of a Supabase project. Its dashboard shows those of its parts, too, and by such a one
+// no issuer would be right. Nothing is derived from a wrong one.
+func readProject(s *Settings, value string) error {
+	if err := webURL(func(s *Settings) *string { return &s.SupabaseURL })(s, value); err != nil {
+		s.SupabaseURL = ""
+		return err
+	}
+	if bare := strings.TrimRight(value, "/"); strings.ContainsAny(value, "?#") || strings.HasSuffix(bare, "/v1") {
+		s.SupabaseURL = ""
+		return errors.New("it must be the project's own address, without what stands behind it, such as /rest/v1")
 	}
 	return nil
 }
