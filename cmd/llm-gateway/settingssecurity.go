@@ -126,11 +126,12 @@ func readOrigins(s *Settings, value string) (err error) {
 
 func readProxies(s *Settings, value string) (err error) {
 	s.TrustedProxies, err = listed(value, `addresses and networks, such as ["10.0.0.0/8"]`, func(proxy string) bool {
-		_, err := netip.ParsePrefix(proxy)
+		prefix, err := netip.ParsePrefix(proxy)
+		addr := prefix.Addr()
 		if err != nil {
-			_, err = netip.ParseAddr(proxy)
+			addr, err = netip.ParseAddr(proxy)
 		}
-		return err == nil
+		return err == nil && addr.Zone() == "" && !addr.Is4In6() // of these two some readers make nothing, and some IPv4
 	})
 	return err
 }
