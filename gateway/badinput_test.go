@@ -117,6 +117,8 @@ var badBodies = []struct{ name, body, code, param string }{
 	{"Stream", good(`,"Stream":true`), "unsupported_parameter", "Stream"},
 	{"a long s", good(`,"\u017ftream":true`), "unsupported_parameter", "ſtream"},
 	{"Service_Tier", good(`,"Service_Tier":"priority"`), "unsupported_parameter", "Service_Tier"},
+	{"a limit that llama.cpp believes more", good(`,"max_tokens":9,"n_predict":1000000`), "unsupported_parameter", "n_predict"},
+	{"a limit of the Responses API", good(`,"max_output_tokens":1000000`), "unsupported_parameter", "max_output_tokens"},
 	{"audio from a model that has no price for it", good(`,"modalities":["text","audio"]`), "price_unknown", ""},
 	{"audio with an escape", good(`,"modalities":["text","\u0061udio"]`), "price_unknown", ""},
 	{"images from a model that has no price for them", good(`,"modalities":["text","image"]`), "price_unknown", ""},
@@ -166,6 +168,26 @@ func TestBadBodies(t *testing.T) {
 	e.untouched("bad bodies", "klaus")
 	if a := e.chat("klaus", good("")); a.status != 200 {
 		t.Errorf("after all that: %d %s", a.status, a.body)
+	}
+}
+
+// TestSteering: no request says by itself that its provider may have another, dearer model answer, or do what no
+// usage tells, whichever API it speaks. null says nothing.
+func TestSteering(t *testing.T) {
+	t.Parallel()
+	e := start(t, options{})
+	for path, body := range map[string]string{chatPath: good("%s"), streamPath: good("%s"), "/v1/completions": `{"model":"sim-small","prompt":"x"%s}`,
+		responsesPath: `{"model":"sim-small","input":"x"%s}`, "/v1/messages": `{"model":"sim-small","max_tokens":9,"messages":[{"role":"user","content":"x"}]%s}`} {
+		for name, value := range map[string]string{"models": `["o1-pro"]`, "Models": `["o1-pro"]`, "fallbacks": `["o1-pro"]`, "route": `"fallback"`, "preset": `"mine"`,
+			"provider": `{"only":["dear"]}`, "plugins": `[{"id":"web"}]`, "search_parameters": `{"mode":"on"}`} {
+			if a := e.post("klaus", path, fmt.Sprintf(body, `,"`+name+`":`+value)); a.status != 400 || !strings.Contains(a.body, name) {
+				t.Errorf("%s, %s: %d %s", path, name, a.status, a.body)
+			}
+		}
+	}
+	e.untouched("steering", "klaus")
+	if a := e.chat("klaus", good(`,"models":null,"provider":null`)); a.status != 200 {
+		t.Errorf("null: %d %s", a.status, a.body)
 	}
 }
 

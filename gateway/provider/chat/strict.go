@@ -123,6 +123,22 @@ func (s *Strict) TokenIDs(param string, v gjson.Result) {
 	}
 }
 
+// steering are fields by which providers that speak another's API (OpenRouter, LiteLLM's proxy, xAI) are told what
+// the prices here do not know of. Those whose API it is have no such fields, or refuse them.
+var steering = map[string]string{
+	"models": "could have another model answer", "fallbacks": "could have another model answer", "route": "could have another model answer",
+	"preset": "could have another model answer", "provider": "chooses who serves the model, at a price of its own",
+	"plugins": "is billed by what no usage tells", "search_parameters": "is billed by what no usage tells",
+}
+
+// Steers says why a field of a request, by whatever value, could cost what is not priced; "" where it could not.
+func Steers(name string) string {
+	if why := steering[strings.ToLower(name)]; why != "" {
+		return fmt.Sprintf("`%s` cannot be metered: it %s.", name, why)
+	}
+	return ""
+}
+
 // Misspelt is the name that differs from one in its case only: a reader that ignores case would obey what was
 // not priced. "" if there is none.
 func Misspelt(name string, known []string) (right string) {

@@ -117,6 +117,9 @@ func (r *request) other(name string) {
 		r.Failf(name, "Completions are limited by `max_tokens`.")
 		return
 	}
+	if why := chat.Steers(name); why != "" {
+		r.Refusef(name, "%s", why)
+	}
 	if !plainFields[name] {
 		r.f.Opaque = true
 	}

@@ -174,6 +174,9 @@ func (r *factReader) other(name string) {
 	if right := chat.Misspelt(name, readFields); right != "" {
 		r.Failf(name, "Unknown field %q: did you mean %q?", name, right)
 	}
+	if why := chat.Steers(name); why != "" {
+		r.Refusef(name, "%s", why)
+	}
 	if !slices.Contains(plainFields, name) {
 		r.f.Opaque = true
 	}

@@ -174,6 +174,9 @@ func (m *meter) other(name string) {
 		m.Failf(short(name), "Unknown field: did you mean `%s`?", right)
 		return
 	}
+	if why := chat.Steers(name); why != "" {
+		m.Refusef(name, "%s", why)
+	}
 	if !plainFields[name] {
 		m.f.Opaque = true
 	}
