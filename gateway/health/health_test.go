@@ -103,7 +103,7 @@ func TestSinceAndStates(t *testing.T) {
 }
 
 // TestHungAndBroken: a check that hangs is down in time, holds no other up, and is not started again while
-// it hangs; one that panics is down.
+// it hangs; one that panics is down; one that gives up when its time is over is what it says.
 func TestHungAndBroken(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -116,14 +116,18 @@ func TestHungAndBroken(t *testing.T) {
 		}}, Check{Name: "broken", Run: func(context.Context) Result { panic("oh") }},
 			Check{Name: "slow", Run: func(ctx context.Context) Result {
 				<-ctx.Done()
-				return Result{State: Degraded, Detail: ctx.Err().Error()}
+				<-time.After(sayTime / 2) // a question that is withdrawn does not end at once
+				return Result{State: Unknown, Detail: ctx.Err().Error()}
 			}})
 		for range 3 {
 			<-time.After(CheckTime)
 			synctest.Wait()
 			r := w.at(t)
-			if r.Took != float64(CheckTime.Milliseconds()) || r.Components["needed"].State != Up || r.Components["hung"].State != Down || r.Components["broken"].State != Down {
+			if r.Took > float64(CheckTime.Milliseconds()) || r.Components["needed"].State != Up || r.Components["hung"].State != Down || r.Components["broken"].State != Down {
 				t.Errorf("%+v %+v", r, r.Components["broken"])
+			}
+			if c := r.Components["slow"]; c.State != Unknown {
+				t.Errorf("what it says is not heard: %+v", c)
 			}
 			<-time.After(every - CheckTime)
 		}
@@ -136,6 +140,8 @@ func TestHungAndBroken(t *testing.T) {
 		if r := w.at(t); r.Components["hung"].State != Up || started.Load() < 2 {
 			t.Errorf("when it came back: %+v", r.Components["hung"])
 		}
+		w.Close()
+		<-time.After(sayTime) // what was withdrawn has ended
 	})
 }
 
