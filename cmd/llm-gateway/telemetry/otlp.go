@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	collector "go.opentelemetry.io/proto/slim/otlp/collector/trace/v1"
@@ -106,20 +107,26 @@ func (s *otlpSender) send(ctx context.Context, batch []*trace.Request) (int, err
 	return len(batch), nil
 }
 
-// resource says which process tells this.
+// keyService is the name of this service.
+const keyService = "service.name"
+
+// resource says which process tells this. OpenTelemetry wants no key twice, so what the operator says of one wins over
+// what the gateway says of itself, and the setting that is for the service's name over the one for everything.
 func (c *Config) resource() *resource.Resource {
-	r := &resource.Resource{}
-	add := func(key, value string) { r.Attributes = append(r.Attributes, text(key, value)) }
-	service := "llm-gateway"
+	var pairs [][2]string
 	if c.OTLP != nil {
-		for _, pair := range c.OTLP.Resource {
-			add(pair[0], pair[1])
+		if pairs = c.OTLP.Resource; c.OTLP.Service != scopeName {
+			pairs = append([][2]string{{keyService, c.OTLP.Service}}, pairs...)
 		}
-		service = c.OTLP.Service
 	}
-	add("service.name", service)
-	add("service.version", c.Version)
-	add("deployment.environment.name", c.Environment)
+	pairs = slices.Concat(pairs, [][2]string{{keyService, scopeName}, {"service.version", c.Version}, {"deployment.environment.name", c.Environment}})
+	r, said := &resource.Resource{}, map[string]bool{}
+	for _, pair := range pairs {
+		if !said[pair[0]] {
+			said[pair[0]] = true
+			r.Attributes = append(r.Attributes, text(pair[0], pair[1]))
+		}
+	}
 	return r
 }
 

@@ -157,6 +157,32 @@ func TestOTLP(t *testing.T) {
 	}
 }
 
+// TestResource: what the operator says of the process wins over what the gateway says of itself, and no key is told twice.
+func TestResource(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		service  string
+		resource [][2]string
+		want     map[string]string
+	}{
+		{"llm-gateway", nil, map[string]string{"service.name": "llm-gateway", "service.version": "v1.2.3", "deployment.environment.name": "staging"}},
+		{"llm-gateway", [][2]string{{"service.name", "theirs"}, {"deployment.environment.name", "eu-1"}, {"a", "1"}, {"a", "2"}},
+			map[string]string{"service.name": "theirs", "service.version": "v1.2.3", "deployment.environment.name": "eu-1", "a": "1"}},
+		{"gw", [][2]string{{"service.name", "theirs"}, {"service.version", "9"}},
+			map[string]string{"service.name": "gw", "service.version": "9", "deployment.environment.name": "staging"}},
+	} {
+		receiver := receivertest.NewOTLP(t, nil)
+		told, counted := open(t, telemetry.Config{OTLP: &telemetry.OTLP{URL: receiver.URL() + "/v1/traces", Timeout: time.Minute, Service: c.service, Resource: c.resource}})
+		told.End(called(t, told, trace.Context{}))
+		told.Close()
+		if sent, dropped := counted.of("otlp"); sent != 1 || dropped != 0 {
+			t.Errorf("%v: %d sent, %d dropped", c.resource, sent, dropped)
+		} else if got := receiver.Spans()[0].Resource; !maps.Equal(got, c.want) {
+			t.Errorf("%v: %v, want %v", c.resource, got, c.want)
+		}
+	}
+}
+
 // TestPartialSuccess: what a receiver says it rejected is counted as dropped.
 func TestPartialSuccess(t *testing.T) {
 	t.Parallel()

@@ -168,10 +168,13 @@ func (o *OTLP) take(r *http.Request, body []byte) (int, []byte) {
 // read understands spans, and refuses those that no collector takes.
 func read(said *collector.ExportTraceServiceRequest) (all []Span, err error) {
 	for _, of := range said.GetResourceSpans() {
+		if twice(of.GetResource().GetAttributes()) {
+			return nil, fmt.Errorf("a key is there twice: %v", of.GetResource())
+		}
 		for _, scope := range of.GetScopeSpans() {
 			for _, s := range scope.GetSpans() {
 				if len(s.GetTraceId()) != 16 || len(s.GetSpanId()) != 8 || len(s.GetParentSpanId()) != 0 && len(s.GetParentSpanId()) != 8 ||
-					s.GetName() == "" || s.GetEndTimeUnixNano() < s.GetStartTimeUnixNano() {
+					s.GetName() == "" || twice(s.GetAttributes()) || s.GetEndTimeUnixNano() < s.GetStartTimeUnixNano() {
 					return nil, fmt.Errorf("no span: %v", s)
 				}
 				out := Span{Trace: hex.EncodeToString(s.GetTraceId()), ID: hex.EncodeToString(s.GetSpanId()), Parent: hex.EncodeToString(s.GetParentSpanId()),
@@ -188,6 +191,18 @@ func read(said *collector.ExportTraceServiceRequest) (all []Span, err error) {
 		}
 	}
 	return all, nil
+}
+
+// twice says whether a key is there more than once, which OpenTelemetry forbids.
+func twice(all []*common.KeyValue) bool {
+	seen := map[string]bool{}
+	for _, a := range all {
+		if seen[a.GetKey()] {
+			return true
+		}
+		seen[a.GetKey()] = true
+	}
+	return false
 }
 
 func attributes(all []*common.KeyValue) map[string]string {
