@@ -28,10 +28,13 @@ const maxTag = 200
 // tellable are the attributes of the log that Sentry is told, as tags. Accounts are not among them, nor the
 // texts of errors, which may have addresses in them: request_id leads to both in the log.
 var tellable = []string{"request_id", "billing_request_id", "method", "path", "status", "code", "model", "price_version",
-	"position", "shard", "reason", "projection", "route"}
+	"position", "shard", "reason", "projection", "component", "route"}
 
 // notOurs are the errors of requests that are others' failures, or nobody's.
 var notOurs = []string{"upstream_error", "upstream_timeout", "circuit_open", "provider_not_configured", "shutting_down"}
+
+// providerComponent is what the names of providers begin with among the components of a health check.
+const providerComponent = "provider "
 
 // ValidDSN says whether a DSN can be used. The error does not quote it.
 func ValidDSN(dsn string) error {
@@ -85,12 +88,12 @@ func scrubbed(e *sentry.Event) *sentry.Event {
 
 // record tells of an error in the log.
 func (s *sentrySink) record(r slog.Record, tags map[string]string, panicked string) {
-	if slices.Contains(notOurs, tags["code"]) {
+	if slices.Contains(notOurs, tags["code"]) || strings.HasPrefix(tags["component"], providerComponent) {
 		return
 	}
 	e := sentry.NewEvent()
 	e.Level, e.Logger, e.Message, e.Timestamp, e.Tags = sentry.LevelError, "llm-gateway", r.Message, r.Time, tags
-	e.Fingerprint = []string{r.Message, tags["code"]}
+	e.Fingerprint = []string{r.Message, tags["code"] + tags["component"]} // no line has both
 	if panicked != "" {
 		e.Level, e.Exception = sentry.LevelFatal, []sentry.Exception{{Type: "panic", Value: panicked, Stacktrace: sentry.NewStacktrace()}}
 		e.Fingerprint = nil // by its stack

@@ -29,12 +29,14 @@ func TestSentryErrors(t *testing.T) {
 		"user_id", canary, "error", errors.New(canary))
 	log.Error("request", "status", 502, "code", "upstream_error", "request_id", "r-2") // a provider's failure
 	log.Error("a shard refuses appends", "error", canary, "reason", strings.Repeat("x", 1000))
+	log.Error("a component is down", "component", "provider openai", "detail", canary) // a provider's failure
 	for _, value := range []any{canary, 1} {
 		panics(log, value)
 	}
+	log.Error("a component is down", "component", "redis", "detail", canary)
 	told.Close()
 	events := receiver.Events()
-	if sent, dropped := counted.of("sentry"); sent != 4 || dropped != 0 || len(events) != 4 {
+	if sent, dropped := counted.of("sentry"); sent != 5 || dropped != 0 || len(events) != 5 {
 		t.Fatalf("%d sent, %d dropped, %d came", sent, dropped, len(events))
 	}
 	for _, e := range events {
@@ -54,6 +56,9 @@ func TestSentryErrors(t *testing.T) {
 		if e.Level != "fatal" || len(e.Exception) != 1 || e.Exception[0].Value != text || !strings.Contains(fmt.Sprint(e.Exception[0].Stacktrace), "panics") {
 			t.Errorf("a panic: %+v", e)
 		}
+	}
+	if e := events[4]; e.Message != "a component is down" || e.Tags["component"] != "redis" {
+		t.Errorf("which component: %+v", e)
 	}
 	if bytes.Contains(receiver.Raw(), []byte(canary)) {
 		t.Errorf("Sentry was told what it must not know:\n%s", receiver.Raw())
