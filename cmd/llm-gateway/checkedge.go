@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,12 +55,33 @@ func (p *production) certificates() {
 func (p *production) watching() {
 	s := p.settings
 	p.either(s.LogLevel > slog.LevelDebug, "LOG_LEVEL", s.LogLevel.String(), verdictWarn, "DEBUG: a line for every retry of a client. Set it to INFO")
+	why := unwritable(s.LogFile)
+	p.either(why == "", "LOG_FILE", or(s.LogFile, "stdout"), verdictFail, "it cannot be written, and serve does not start: "+why)
 	p.either(!s.Debug, "DEBUG", "false", verdictWarn, "true: the log is text that machines do not read. Set it to false")
 	p.either(!s.HealthPublic, "HEALTH_DETAILS", detailsAdmin, verdictWarn, "public: everybody can read what stands behind the gateway, and what of it is away")
 	p.either(s.HealthProbes, "HEALTH_PROBES", "providers that nobody calls are asked for their models", verdictWarn, "off: nobody knows how a provider is that nobody calls")
 	p.either(s.ShutdownDelay > 0, "SHUTDOWN_DELAY", s.ShutdownDelay.String(), verdictWarn, "0s: a balancer sends requests to a gateway that has left. Set it to longer than its checks of /ready are apart")
 	p.either(s.Prometheus, "PROMETHEUS_ENABLED", "/metrics is served; see that somebody reads it, and has alerts (docs/operating.md)", verdictWarn, "false: nobody is told when something is wrong")
 	p.either(s.UserBalances == 0, "METRICS_USER_BALANCE", balancesOff, verdictWarn, "whoever can read /metrics, which takes no credential, reads accounts and balances")
+}
+
+// unwritable says why LOG_FILE cannot be written, and "" where it can. What is not there yet is not made.
+func unwritable(path string) string {
+	if path == "" {
+		return ""
+	}
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		if beside, failed := os.CreateTemp(filepath.Dir(path), ".check-*"); failed == nil {
+			file, err = beside, nil
+			defer os.Remove(beside.Name()) //nolint:errcheck // it was only a try
+		}
+	}
+	if err != nil {
+		return reason(err)
+	}
+	file.Close() //nolint:errcheck // nothing was written
+	return ""
 }
 
 // receivers are told of requests and errors, where they are set.

@@ -48,7 +48,7 @@ func (p *production) prices(collected string) {
 // recorded holds the prices of the files against those that the ledger has recorded.
 func (p *production) recorded(ctx context.Context) {
 	if p.settings.DatabaseURL == "" || p.catalog == nil || !p.settings.Billing {
-		p.skipf("price record", "there is no ledger to compare the prices with")
+		p.skipf("price record", "DATABASE_URL is not set, or nothing is billed, or the files cannot be used: the prices are compared with no ledger's")
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)

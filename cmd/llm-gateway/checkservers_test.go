@@ -225,6 +225,8 @@ func TestCheckProduction(t *testing.T) {
 		"HEALTH_PROBES=off":                                                             "HEALTH_PROBES | WARN",
 		"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1":                                "OTEL_EXPORTER_OTLP_ENDPOINT | WARN | no connection",
 		"SENTRY_DSN=http://hunter2@" + listenLocal(t).Addr().String() + "/1":            "SENTRY_DSN | OK | it can be reached",
+		"LOG_FILE=" + filepath.Join(t.TempDir(), "gone", "log"):                         "LOG_FILE | FAIL | no such file or directory",
+		"LOG_FILE=" + filepath.Join(t.TempDir(), "log"):                                 "LOG_FILE | OK",
 		"LOG_LEVEL=INFO":                                                                "telemetry | SKIP",
 	} {
 		examineBy(t, []string{setting}, "production").wants(t, want)
