@@ -26,19 +26,20 @@ const (
 // too many wait, or because the process died, stays in the cache as it was until it changes again: a
 // cache may be behind.
 type cacher struct {
-	pool  *pgxpool.Pool
-	cache Putter
-	log   *slog.Logger
-	wake  chan struct{} // has room for one: somebody waits
-	away  bool          // the last Put failed; run's own
+	pool   *pgxpool.Pool
+	cache  Putter
+	log    *slog.Logger
+	failed func(error)   // told of each Put that failed; nil = nobody is
+	wake   chan struct{} // has room for one: somebody waits
+	away   bool          // the last Put failed; run's own
 
 	mu      sync.Mutex
 	waiting map[string]int32 // account -> shard
 	order   []string         // the waiting, the oldest first
 }
 
-func newCacher(pool *pgxpool.Pool, cache Putter, log *slog.Logger) *cacher {
-	return &cacher{pool: pool, cache: cache, log: log, wake: make(chan struct{}, 1), waiting: map[string]int32{}}
+func newCacher(pool *pgxpool.Pool, cache Putter, log *slog.Logger, failed func(error)) *cacher {
+	return &cacher{pool: pool, cache: cache, log: log, failed: failed, wake: make(chan struct{}, 1), waiting: map[string]int32{}}
 }
 
 // touch notes the accounts of events that were applied.
@@ -108,6 +109,9 @@ func (c *cacher) again(ctx context.Context, shards []int32, accounts []string, e
 	if !c.away && ctx.Err() == nil {
 		c.away = true
 		c.log.Warn("balances cannot be put into the cache; they are put again", "error", err)
+	}
+	if c.failed != nil && ctx.Err() == nil {
+		c.failed(err)
 	}
 	c.mu.Lock()
 	for i, account := range accounts {

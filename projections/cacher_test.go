@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"llm-gateway/domain"
@@ -81,7 +82,8 @@ func TestCacheIsTold(t *testing.T) {
 		p := newPlay(t, w, newShelf(w.meta))
 		p.exec(t, `UPDATE ledger_shards SET epoch = shard + 5`)
 		m := &memo{balances: map[string]Balance{}}
-		projector, d := p.start(t, func(c *Config) { c.Cache = m })
+		var failures atomic.Int64
+		projector, d := p.start(t, func(c *Config) { c.Cache, c.Hooks.NotCached = m, func(error) { failures.Add(1) } })
 		for _, trouble := range []struct {
 			err   error
 			hangs bool
@@ -94,6 +96,12 @@ func TestCacheIsTold(t *testing.T) {
 			p.happen(t, 30)
 			p.reach(t)
 			eventually(t, "it was tried", func() bool { _, n := m.snapshot(); return n > puts })
+			if trouble.err != nil || trouble.hangs {
+				told := failures.Load()
+				eventually(t, "failures are told of", func() bool { return failures.Load() > told })
+			} else if failures.Load() > 0 {
+				t.Error("a failure is told of, and there was none")
+			}
 			if after, _ := m.snapshot(); (trouble.err != nil || trouble.hangs) && !maps.Equal(after, before) {
 				t.Error("the cache took something")
 			}
@@ -110,7 +118,7 @@ func TestCacheIsTold(t *testing.T) {
 // TestCacherIsBounded holds what waits, and that the oldest give way.
 func TestCacherIsBounded(t *testing.T) {
 	t.Parallel()
-	c := newCacher(nil, nil, slog.New(slog.DiscardHandler))
+	c := newCacher(nil, nil, slog.New(slog.DiscardHandler), nil)
 	for i := range maxWaiting + 10 {
 		for range 2 {
 			c.touch(int32(i%7), []domain.Recorded{{Event: domain.Event{Account: fmt.Sprint(i)}}})

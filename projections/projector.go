@@ -74,6 +74,7 @@ type Hooks struct {
 	Lag       func(projection string, shard int32, events int64) // how far behind the ledger, at an interval
 	Halted    func(projection string, shard int32, err error)    // it stopped; nil: it goes on, or another process has the lease
 	Restarted func(err error)                                    // why reading begins again from the positions
+	NotCached func(err error)                                    // why balances could not be put into the cache; they are put again
 }
 
 // Config says what a projector works with.
@@ -114,7 +115,7 @@ func Start(ctx context.Context, c Config) *Projector {
 	ctx, cancel := context.WithCancel(ctx)
 	p := &Projector{Config: c, cancel: cancel, halted: map[place]bool{}}
 	if c.Cache != nil {
-		p.cacher = newCacher(c.Pool, c.Cache, c.Log)
+		p.cacher = newCacher(c.Pool, c.Cache, c.Log, c.Hooks.NotCached)
 		p.wait.Go(func() { p.cacher.run(ctx) })
 	}
 	if c.Hooks.Lag != nil {

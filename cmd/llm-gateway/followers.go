@@ -96,7 +96,7 @@ func (f *followers) follow(ctx context.Context, l *ledger.Postgres, owner uuid.U
 			metrics.ProjectionHalted(projection, shard, err)
 			f.sights.projectionHalted(projection, shard, err)
 		},
-			Restarted: metrics.ProjectionRestarted},
+			Restarted: metrics.ProjectionRestarted, NotCached: metrics.CacheError},
 	})
 }
 
