@@ -211,9 +211,23 @@ var errPostgresAway = errors.New("Postgres does not answer")
 // as long as there is a Redis to hold money in.
 func (p *parts) readiness(s *Settings) func(context.Context) error {
 	ready := readiness(p.ledger)
+	if s.Degraded != degradedSpool {
+		return ready
+	}
+	return readyWithout(ready, func(ctx context.Context) error { return p.redis.Ping(ctx).Err() })
+}
+
+// spoolPatience is how long /ready waits for a Postgres that hangs where requests can do without it: balancers take
+// an answer that comes after a second for a no.
+const spoolPatience = 500 * time.Millisecond
+
+// readyWithout is ready, too, where Postgres does not answer soon and Redis does.
+func readyWithout(ready, redis func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
-		err := ready(ctx)
-		if errors.Is(err, errPostgresAway) && s.Degraded == degradedSpool && p.redis.Ping(ctx).Err() == nil {
+		soon, cancel := context.WithTimeout(ctx, spoolPatience)
+		defer cancel()
+		err := ready(soon)
+		if errors.Is(err, errPostgresAway) && redis(ctx) == nil {
 			return nil
 		}
 		return err
