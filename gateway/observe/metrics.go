@@ -305,4 +305,7 @@ func (m *Metrics) begin() {
 	for _, result := range []string{"written", "refused"} {
 		m.journaled.WithLabelValues(result)
 	}
+	for _, lost := range []SpoolResult{SpoolOverage, SpoolRejected, SpoolWithheld} {
+		m.spooled.WithLabelValues(string(lost))
+	}
 }

@@ -131,6 +131,8 @@ func TestMetrics(t *testing.T) {
 		`ledger_reserved_amount 12.5`,
 		`ledger_spooled_total{result="held"} 2`,
 		`ledger_spooled_total{result="overage"} 1`,
+		`ledger_spooled_total{result="rejected"} 0`,
+		`ledger_spooled_total{result="withheld"} 0`,
 		`ledger_tail_lost_shards 1`,
 		`llm_charge_amount_total{model="sim",provider="simulated"} 1.5`,
 		`llm_cost_amount_total{model="sim",provider="simulated"} 0.25`,
