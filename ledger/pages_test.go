@@ -21,7 +21,7 @@ func fillShard(t *testing.T, rows int) *pgx.Conn {
 	mustExec(t, conn, `ALTER TABLE ledger_events SET (autovacuum_enabled = off)`)
 	mustExec(t, conn, `INSERT INTO ledger_events (shard, seq, schema, id, request_id, kind, account, debit, credit, amount,
 			currency, occurred_at, payload, hash)
-		SELECT 0, n, 1, gen_random_uuid(), gen_random_uuid(), (ARRAY['reserve', 'commit', 'refund'])[n % 3 + 1], 'a' || n % 50,
+		SELECT 0, n, 1, gen_random_uuid(), md5(n::text)::uuid, (ARRAY['reserve', 'commit', 'refund'])[n % 3 + 1], 'a' || n % 50,
 			'd', 'c', 1, 'USD', now(), convert_to(repeat(md5(n::text), 9), 'UTF8'), sha256(n::text::bytea)
 		FROM generate_series(1, $1::int) n`, rows)
 	return conn
@@ -96,7 +96,6 @@ func TestPagesOfHoles(t *testing.T) {
 	for _, limit := range []int{1, 2, 3, 100} {
 		var got []int64
 		for after, n := int64(math.MinInt64), 1; n > 0; {
-			n = 0
 			rows, err := conn.Query(t.Context(), pageOf(`seq`), shard, after, limit)
 			if err != nil {
 				t.Fatal(err)

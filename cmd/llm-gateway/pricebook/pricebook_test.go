@@ -194,7 +194,9 @@ func TestLoadRefuses(t *testing.T) {
 // TestLoadRefusesOneOfTwoProviders: what is wrong with one provider's model is not looked for at another's of that name.
 func TestLoadRefusesOneOfTwoProviders(t *testing.T) {
 	t.Parallel()
-	both := goodBook + strings.Replace(goodBook[strings.Index(goodBook, "  - provider: acme"):], "provider: acme\n    model: big", "provider: other\n    model: big", 1)
+	const first = "  - provider: acme"
+	_, models, _ := strings.Cut(goodBook, first)
+	both := goodBook + strings.Replace(first+models, "provider: acme\n    model: big", "provider: other\n    model: big", 1)
 	both = both[:strings.LastIndex(both, "  - provider: acme")]
 	for _, c := range []struct{ old, new, want string }{
 		{`input: "2.5"`, `input: "-2.5"`, `price book: line 18: model "big": versions[0].prices.input: -0.0000025 is negative`},
