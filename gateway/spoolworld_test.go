@@ -246,7 +246,11 @@ func (e *env) counter(name, label string) string {
 	return strings.Join(out, " ")
 }
 
-func (e *env) spoolCounts() string { return e.counter("ledger_spooled_total", "result") }
+// spoolCounts is what became of spooled requests. What did not happen is left out: some of it is told of as 0.
+func (e *env) spoolCounts() string {
+	all := strings.Fields(e.counter("ledger_spooled_total", "result"))
+	return strings.Join(slices.DeleteFunc(all, func(one string) bool { return strings.HasSuffix(one, "=0") }), " ")
+}
 
 // recovers brings the ledger back, and books what is kept.
 func (s *spooling) recovers() (refused []error) {
