@@ -103,10 +103,6 @@ func (r *chatRequest) field(key string, v gjson.Result) *Error {
 var meteredFields = []string{"model", "messages", "stream", "n", "max_tokens", "max_completion_tokens",
 	"modalities", "audio", "prediction", "service_tier", "tools", "functions", "stream_options", "web_search_options"}
 
-// otherLimits are what limits the output elsewhere. Some server, such as llama.cpp's, believes them more than
-// max_tokens.
-var otherLimits = map[string]bool{"max_output_tokens": true, "max_new_tokens": true, "n_predict": true}
-
 func (r *chatRequest) other(key string, v gjson.Result) *Error {
 	for _, name := range meteredFields {
 		if strings.EqualFold(name, key) {
@@ -119,7 +115,7 @@ func (r *chatRequest) other(key string, v gjson.Result) *Error {
 	if why := chat.Steers(key); why != "" {
 		return invalid("unsupported_parameter", key, why)
 	}
-	if otherLimits[strings.ToLower(key)] {
+	if chat.LimitsElsewhere(key) {
 		return invalid("unsupported_parameter", key, "Chat completions are limited by `max_tokens` or `max_completion_tokens`.")
 	}
 	r.Opaque = r.Opaque || !plainFields[key]

@@ -139,8 +139,12 @@ type shardAudit struct {
 	unlisted map[string]Unlisted
 }
 
-const selectCharges = `SELECT seq, kind, payload FROM ledger_events
+// pageOfCharges is what reads some columns of the charges of shard $1 behind seq $2, up to seq $3: a page by its
+// seqs, without a limit.
+const pageOfCharges = ` FROM ledger_events
 	WHERE shard = $1 AND seq > $2 AND seq <= $3 AND kind IN ('commit', 'overage') ORDER BY seq`
+
+const selectCharges = `SELECT seq, kind, payload` + pageOfCharges
 
 func (a *auditor) shard(ctx context.Context, h Head) error {
 	s := &shardAudit{auditor: a, shard: h.Shard, unlisted: map[string]Unlisted{}}

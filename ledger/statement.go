@@ -129,9 +129,7 @@ func (r *Reader) eachOfAccount(ctx context.Context, shard int32, account string,
 const selectOfAccount = `SELECT payload, hash FROM ledger_events
 	WHERE shard = $1 AND account = $2 AND seq > $3 AND seq <= $4 AND kind <> 'reserve' ORDER BY seq LIMIT $5`
 
-// selectSpanCharges asks for a page by its seqs, as selectCharges does.
-const selectSpanCharges = `SELECT payload, hash FROM ledger_events
-	WHERE shard = $1 AND seq > $2 AND seq <= $3 AND kind IN ('commit', 'overage') ORDER BY seq`
+const selectSpanCharges = `SELECT payload, hash` + pageOfCharges
 
 // EachCharge calls do with every commit and overage that occurred at from or later and before to, shard
 // by shard, each in order.

@@ -165,10 +165,7 @@ func projects(t *testing.T, databaseURL string, ask func(int) reply, good *int) 
 // tests have to themselves for a while, it may be later that this is seen.
 func falselyRefused(t *testing.T, ask func(int) reply) {
 	t.Helper()
-	most := 10 * time.Second
-	if full() {
-		most = 1500 * time.Millisecond
-	}
+	most := time.Duration(sized(10_000, 1500)) * time.Millisecond
 	begin := time.Now()
 	for {
 		r := ask(0)

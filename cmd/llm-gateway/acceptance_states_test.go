@@ -42,7 +42,7 @@ func (w *stated) sees(component string, state health.State, detail, level string
 	eventually(w.t, seenLimit, component+" is "+string(state), func() bool {
 		r := healthOf(w.t, w.client, w.s.url, w.admin)
 		c = r.Components[component]
-		if name, ok := strings.CutPrefix(component, "provider "); ok {
+		if name, ok := strings.CutPrefix(component, health.ProviderPrefix); ok {
 			c = r.Providers[name]
 		}
 		return c != nil && c.State == state && strings.Contains(c.Detail, detail)

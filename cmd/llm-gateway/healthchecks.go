@@ -143,7 +143,7 @@ func tellMetrics(m *observe.Metrics, r *health.Report) {
 		m.Answered(name, c.State != health.Down)
 	}
 	for name, c := range r.Providers {
-		m.Component("provider "+name, c.State == health.Up, c.State != health.Unknown)
+		m.Component(health.ProviderPrefix+name, c.State == health.Up, c.State != health.Unknown)
 	}
 	m.Checked()
 }

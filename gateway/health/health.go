@@ -197,7 +197,7 @@ func (k *Checker) check(ctx context.Context) {
 		overall = worst(overall, soften(all[i].State, c.Needed))
 	}
 	for i, c := range providers {
-		r.Providers[c.Name] = k.since("provider "+c.Name, before.Providers[c.Name], all[len(k.c.Checks)+i], began)
+		r.Providers[c.Name] = k.since(ProviderPrefix+c.Name, before.Providers[c.Name], all[len(k.c.Checks)+i], began)
 		overall = worst(overall, soften(all[len(k.c.Checks)+i].State, false))
 	}
 	r.State, r.Since = overall, began
@@ -214,11 +214,14 @@ func (k *Checker) check(ctx context.Context) {
 	}
 }
 
+// ProviderPrefix is what providers' names begin with where they stand among components: in the log and in metrics.
+const ProviderPrefix = "provider "
+
 // ofProviders gives providers names that no component has.
 func ofProviders(checks []Check) []Check {
 	out := slices.Clone(checks)
 	for i := range out {
-		out[i].Name = "provider " + out[i].Name
+		out[i].Name = ProviderPrefix + out[i].Name
 	}
 	return out
 }

@@ -81,11 +81,12 @@ func Compare(f *File, b *Book, currency string, tolerance Tolerance) (*Report, e
 		return nil, fmt.Errorf("%w: the export's costs are in %.10s, the ledger is in %s", ErrCurrency, f.Currency, currency)
 	}
 	c := &comparison{file: f, book: b.renamed(f.ledgerNames(), f.day), tolerance: tolerance, bill: map[dayModel]*Row{}}
-	if f.models()[searches] {
+	exported := f.models()
+	if exported[searches] {
 		c.book.searchesApart()
 	}
 	c.models = c.book.models()
-	c.names = matchModels(f.models(), c.models)
+	c.names = matchModels(exported, c.models)
 	c.collect()
 	r := &Report{Provider: f.Provider, From: f.From, To: f.To, Currency: currency, Tolerance: tolerance, Lines: []Line{}, Notes: f.notes()}
 	sum, charged := &Row{}, &Charged{}

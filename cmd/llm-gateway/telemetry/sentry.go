@@ -11,6 +11,7 @@ import (
 
 	"github.com/getsentry/sentry-go"
 
+	"llm-gateway/gateway/health"
 	"llm-gateway/gateway/observe/trace"
 )
 
@@ -32,9 +33,6 @@ var tellable = []string{"request_id", "billing_request_id", "method", "path", "s
 
 // notOurs are the errors of requests that are others' failures, or nobody's.
 var notOurs = []string{"upstream_error", "upstream_timeout", "circuit_open", "provider_not_configured", "shutting_down"}
-
-// providerComponent is what the names of providers begin with among the components of a health check.
-const providerComponent = "provider "
 
 // ValidDSN says whether a DSN can be used. The error does not quote it.
 func ValidDSN(dsn string) error {
@@ -88,7 +86,7 @@ func scrubbed(e *sentry.Event) *sentry.Event {
 
 // record tells of an error in the log.
 func (s *sentrySink) record(r slog.Record, tags map[string]string, panicked string) {
-	if slices.Contains(notOurs, tags["code"]) || strings.HasPrefix(tags["component"], providerComponent) {
+	if slices.Contains(notOurs, tags["code"]) || strings.HasPrefix(tags["component"], health.ProviderPrefix) {
 		return
 	}
 	e := sentry.NewEvent()

@@ -139,6 +139,13 @@ func Steers(name string) string {
 	return ""
 }
 
+// otherLimits are what limits the output in one API or another. Some server, such as llama.cpp's, believes them more
+// than the limit of the API that it is called by.
+var otherLimits = map[string]bool{"max_completion_tokens": true, "max_output_tokens": true, "max_new_tokens": true, "n_predict": true}
+
+// LimitsElsewhere says whether a field that a request's own API does not have is the limit of another one.
+func LimitsElsewhere(name string) bool { return otherLimits[strings.ToLower(name)] }
+
 // Misspelt is the name that differs from one in its case only: a reader that ignores case would obey what was
 // not priced. "" if there is none.
 func Misspelt(name string, known []string) (right string) {

@@ -2,7 +2,6 @@ package completions
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/tidwall/gjson"
 
@@ -105,15 +104,12 @@ func (r *request) field(name string, v gjson.Result) {
 // meteredFields must be spelt exactly: a provider that ignores case would obey what was not priced.
 var meteredFields = []string{"model", "prompt", "suffix", "echo", "n", "best_of", "max_tokens", "stream", "stream_options", "service_tier"}
 
-// otherLimits are what limits the output elsewhere. Some server may believe them more than max_tokens.
-var otherLimits = map[string]bool{"max_completion_tokens": true, "max_output_tokens": true, "max_new_tokens": true, "n_predict": true}
-
 func (r *request) other(name string) {
 	if right := chat.Misspelt(name, meteredFields); right != "" {
 		r.Failf(name, "Unknown field: did you mean `%s`?", right)
 		return
 	}
-	if otherLimits[strings.ToLower(name)] {
+	if chat.LimitsElsewhere(name) {
 		r.Failf(name, "Completions are limited by `max_tokens`.")
 		return
 	}
